@@ -1,0 +1,155 @@
+"""A record: what one side computed on one case, and where it came from.
+
+It is the only thing that passes between the two frameworks. A record made by another process, on
+another machine or by another TensorFlow is worth the same as one made a moment ago.
+
+The tensors are named by group and path, in the order of computation:
+`output/...`, `state/...`, `loss`, `gradient/<leaf>`, `gradient/batch/...`, `gradient/state/...`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from oracle import spec as spec_module
+from oracle.errors import RecordError, SpecError
+from oracle.spec import Spec
+from oracle.storage import read_arrays, write_arrays
+
+FORMAT = 1
+"""The version of the record format that is written. Older ones are read forever."""
+
+
+class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a record came from.
+
+    Args:
+        side: whether it was computed by the port or by the oracle.
+        model: which model, with its variant: `implicit_state/exchanged`.
+        mode: how it was run: `eager`, `function`, `xla`, `v1`; for the oracle, `jit`.
+        dtype: in which precision: `float64` or `float32`.
+        framework: `tensorflow` or `jax`.
+        versions: the versions of the framework and of the packages that took part.
+        python: the version of Python.
+        device: what it ran on.
+        seed: the case's seed.
+        flags: precision and determinism settings that were in force, by name.
+    """
+
+    side: Literal["port", "oracle"]
+    model: str
+    mode: str
+    dtype: Literal["float64", "float32"]
+    framework: str
+    versions: dict[str, str]
+    python: str
+    device: str
+    seed: int
+    flags: dict[str, str] = {}
+
+
+class Failure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An exception that a port raised instead of giving gradients."""
+
+    type: str
+    message: str
+    traceback: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one side computed.
+
+    Args:
+        spec: the model that was meant.
+        origin: where the record came from.
+        tensors: the computed tensors by name, in the order of computation. A gradient that the
+            framework gave as None is None here.
+        variables: for the gradient of a leaf, the TensorFlow variables that hold it.
+        failure: the exception, if the port raised; then there are no tensors.
+    """
+
+    spec: Spec
+    origin: Origin
+    tensors: Mapping[str, np.ndarray | None]
+    variables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    failure: Failure | None = None
+
+
+class _Header(msgspec.Struct, forbid_unknown_fields=True):
+    """The record's part of the file's header, for strict decoding."""
+
+    kind: str
+    format: int
+    spec: dict[str, Any]
+    origin: Origin
+    order: list[str]
+    none: list[str]
+    nonfinite: list[str]
+    variables: dict[str, tuple[str, ...]]
+    failure: Failure | None
+
+
+def write_record(record: Record, path: str | os.PathLike[str]) -> None:
+    """Write a record to a safetensors file, whole or not at all.
+
+    Raises:
+        RecordError: if the place cannot be written.
+    """
+    arrays = {name: array for name, array in record.tensors.items() if array is not None}
+    write_arrays(
+        path,
+        arrays,
+        kind="record",
+        format=FORMAT,
+        header={
+            "spec": spec_module.encode(record.spec),
+            "origin": msgspec.to_builtins(record.origin),
+            "order": list(record.tensors),
+            "none": [name for name, array in record.tensors.items() if array is None],
+            "nonfinite": _nonfinite(arrays),
+            "variables": {name: list(variables) for name, variables in record.variables.items()},
+            "failure": msgspec.to_builtins(record.failure),
+        },
+    )
+
+
+def read_record(path: str | os.PathLike[str]) -> Record:
+    """Read a record.
+
+    NaN and infinity are data in a record, since a port may compute them; but only in the tensors that
+    the writer named as such.
+
+    Raises:
+        RecordError: if the file is absent, damaged, not a record, newer than this version reads, or
+            holds other tensors than its header says.
+    """
+    raw, arrays = read_arrays(path, kind="record", format=FORMAT)
+    try:
+        header = msgspec.convert(raw, _Header)
+        spec = spec_module.decode(header.spec)
+    except (msgspec.ValidationError, SpecError) as error:
+        raise RecordError(f"{path}: its header cannot be used: {error}; record it anew") from error
+    if sorted(header.order) != sorted([*arrays, *header.none]):
+        raise RecordError(f"{path}: its header names other tensors than it holds; record it anew")
+    if undeclared := set(_nonfinite(arrays)) ^ set(header.nonfinite):
+        raise RecordError(
+            f"{path}: {sorted(undeclared)} and the header's list of tensors that are not finite disagree; "
+            "the file was changed or damaged: record it anew"
+        )
+    tensors = {name: arrays.get(name) for name in header.order}
+    return Record(spec, header.origin, tensors, header.variables, header.failure)
+
+
+def _nonfinite(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    return [
+        name
+        for name, array in arrays.items()
+        if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all()
+    ]

@@ -1,0 +1,108 @@
+"""A spec: what an encoder-decoder is, with no framework in it.
+
+A spec is frozen, compares by value, and is written to and read from JSON strictly: a field that is
+unknown, missing or of the wrong type is an error, never ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from oracle.errors import SpecError
+
+Handoff = Literal["state", "stopped", "zeros", "exchanged"]
+"""How the encoder's final state reaches the decoder: passed on as it is (right); passed on with no
+gradient behind it; replaced by zeros; passed on with h and c exchanged."""
+
+
+class LSTM(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="lstm", tag_field="cell"):
+    """An LSTM cell. `forget_bias` is what is added to the forget gate at run time."""
+
+    units: int
+    forget_bias: float = 1.0
+
+
+class EncoderDecoder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="encoder-decoder"):
+    """An encoder that reads `source`, and a decoder that starts from its state and predicts `target`.
+
+    The decoder is fed the target (teacher forcing): it reads `target[:, :-1]` and is held to
+    `target[:, 1:]` by the mean of the squared differences over every element, padding included.
+
+    Args:
+        source_features: width of a source step.
+        target_features: width of a target step, which is what the model predicts.
+        encoder: the encoder's cell.
+        decoder: the decoder's cell; it has as many units as the encoder, whose state it takes over.
+        projection: whether a dense layer takes the decoder's output to `target_features`. Without it
+            the decoder's units are the prediction, and must be `target_features` many.
+        initial_state: where the encoder starts: from `implicit` zeros, or from a `given` state.
+        lengths: whether rows have lengths of their own, past which outputs are zero and states stay.
+        handoff: how the encoder's final state reaches the decoder.
+    """
+
+    source_features: int
+    target_features: int
+    encoder: LSTM
+    decoder: LSTM
+    projection: bool = True
+    initial_state: Literal["implicit", "given"] = "implicit"
+    lengths: bool = False
+    handoff: Handoff = "state"
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "source_features": self.source_features,
+            "target_features": self.target_features,
+            "encoder.units": self.encoder.units,
+            "decoder.units": self.decoder.units,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise SpecError(f"spec: {name} is {size}; it must be at least 1")
+        if self.encoder.units != self.decoder.units:
+            raise SpecError(
+                f"spec: the decoder has {self.decoder.units} units and cannot start from the state of an "
+                f"encoder with {self.encoder.units}; give both the same number of units"
+            )
+        if not self.projection and self.decoder.units != self.target_features:
+            raise SpecError(
+                f"spec: without a projection the decoder's {self.decoder.units} units are the prediction, "
+                f"but target_features is {self.target_features}; make them equal, or set projection"
+            )
+
+
+Spec = EncoderDecoder
+"""Every kind of model that can be described. One kind today."""
+
+
+def encode(spec: Spec) -> dict[str, object]:
+    """Give the spec as plain JSON values."""
+    return msgspec.to_builtins(spec)
+
+
+def decode(values: object) -> Spec:
+    """Read a spec from plain JSON values.
+
+    Raises:
+        SpecError: if a field is unknown, missing, of the wrong type, or contradicts another.
+    """
+    try:
+        return msgspec.convert(values, Spec)
+    except msgspec.ValidationError as error:
+        raise SpecError(f"spec: {error}") from error
+
+
+def describe(spec: Spec) -> str:
+    """Say in one line what the model is: `LSTM(256) encoder-decoder, 13 -> 12 features, ...`."""
+    parts = [
+        f"LSTM({spec.encoder.units}) encoder-decoder",
+        f"{spec.source_features} -> {spec.target_features} features",
+        "dense projection" if spec.projection else "no projection",
+        f"{spec.initial_state} initial state",
+        "lengths" if spec.lengths else "no lengths",
+    ]
+    if spec.handoff != "state":
+        parts.append(f"handoff {spec.handoff}")
+    return ", ".join(parts)

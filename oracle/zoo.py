@@ -1,0 +1,153 @@
+"""The models that can be compared by name, with their variants. No framework is imported here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from oracle.errors import UsageError
+from oracle.spec import LSTM, EncoderDecoder, Spec
+
+TRAINED_WEIGHTS = Path(__file__).parent.parent / "tf_models" / "checkpoints" / "sunspots-lstm-256"
+"""A TF1 Saver checkpoint that `oracle train dynamic_rnn` wrote: the weights of a default run."""
+
+MODES = ("eager", "function", "xla", "v1")
+"""How TensorFlow can run a port: op by op, in `tf.function`, compiled by XLA, in a v1 session."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One port of a model.
+
+    Args:
+        name: the variant's own name.
+        summary: what it does, in one line.
+        spec: the model that is meant, which the oracle computes.
+        modes: how TensorFlow can run it, the default first.
+    """
+
+    name: str
+    summary: str
+    spec: Spec
+    modes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: `tf_models/<name>.py` holds its ports and `jax_models/<name>.py` its oracle."""
+
+    name: str
+    summary: str
+    variants: tuple[Variant, ...]
+    needs_tfa: bool = True
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One port, chosen by name: `explicit_state/full`."""
+
+    model: Model
+    variant: Variant
+
+    @property
+    def name(self) -> str:
+        """The port's whole name, as the command line takes it."""
+        return f"{self.model.name}/{self.variant.name}"
+
+
+_SUNSPOTS = EncoderDecoder(
+    source_features=13, target_features=12, encoder=LSTM(units=256), decoder=LSTM(units=256)
+)
+_LENGTHS = EncoderDecoder(
+    source_features=13, target_features=12, encoder=LSTM(units=256), decoder=LSTM(units=256), lengths=True
+)
+_GIVEN = EncoderDecoder(
+    source_features=13,
+    target_features=12,
+    encoder=LSTM(units=256),
+    decoder=LSTM(units=256),
+    initial_state="given",
+)
+
+_TF1_MODES = ("v1", "function", "xla")
+_TF2_MODES = ("function", "eager", "xla", "v1")
+
+MODELS = (
+    Model(
+        "dynamic_rnn",
+        "the TF1 original: compat.v1 dynamic_rnn over BasicLSTMCell, its first state implicit",
+        (
+            Variant("full", "every row of full length", _SUNSPOTS, _TF1_MODES),
+            Variant("lengths", "rows with sequence_length, one of them 0", _LENGTHS, _TF1_MODES),
+        ),
+        needs_tfa=False,
+    ),
+    Model(
+        "explicit_state",
+        "the right conversion to tfa.seq2seq: the encoder returns its state, the decoder starts from it",
+        (Variant("full", "every row of full length", _GIVEN, _TF2_MODES),),
+    ),
+    Model(
+        "implicit_state",
+        "wrong conversions: the encoder's state never reaches the decoder as it should",
+        (
+            Variant(
+                "outside_tape", "the encoder is called outside the gradient tape", _SUNSPOTS, _TF2_MODES
+            ),
+            Variant(
+                "state_discarded",
+                "the encoder is built with return_state=False, so there is nothing to pass on",
+                _SUNSPOTS,
+                _TF2_MODES,
+            ),
+            Variant(
+                "initial_state_none", "the decoder is called with initial_state=None", _SUNSPOTS, _TF2_MODES
+            ),
+            Variant("initial_state_zeros", "the decoder is given zeros", _SUNSPOTS, _TF2_MODES),
+            Variant(
+                "zeros_silenced",
+                "as initial_state_zeros, the None gradients turned to zeros by unconnected_gradients",
+                _SUNSPOTS,
+                _TF2_MODES,
+            ),
+            Variant("exchanged", "h and c are exchanged on the way", _SUNSPOTS, _TF2_MODES),
+        ),
+    ),
+)
+
+DEFAULT_MODELS = ("dynamic_rnn/full", "explicit_state/full")
+"""What `oracle compare` compares when no model is named: the original, and its right conversion."""
+
+
+def choose(name: str) -> list[Choice]:
+    """Find the ports that a name means: a model's every variant, or `model/variant`.
+
+    Raises:
+        UsageError: if there is none of that name; the message suggests the nearest.
+    """
+    found = [choice for choice in choices() if name in (choice.name, choice.model.name)]
+    if not found:
+        known = [model.name for model in MODELS] + [choice.name for choice in choices()]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]!r}?" if near else f"the models are {', '.join(known)}"
+        raise UsageError(f"no model {name!r}; {hint} `oracle models` lists them all")
+    return found
+
+
+def choices() -> list[Choice]:
+    """Every port there is, in the order of the models."""
+    return [Choice(model, variant) for model in MODELS for variant in model.variants]
+
+
+def choose_mode(variant: Variant, mode: str | None, *, port: str) -> str:
+    """The mode to run a port in: the asked one, or the port's default.
+
+    Raises:
+        UsageError: if TensorFlow cannot run the port in that mode.
+    """
+    if mode is None:
+        return variant.modes[0]
+    if mode not in variant.modes:
+        raise UsageError(f"{port} cannot run in mode {mode!r}; it can in {', '.join(variant.modes)}")
+    return mode
