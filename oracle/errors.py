@@ -33,3 +33,7 @@ class RecordError(OracleError):
 
 class BridgeError(OracleError):
     """Variables and leaves that do not map onto one another one to one."""
+
+
+class WorkerError(OracleError):
+    """A process that ran one of the sides and ended before its time."""

@@ -39,6 +39,8 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         python: the version of Python.
         device: what it ran on.
         seed: the case's seed.
+        weights: where the case's weights are from.
+        data: where the case's batch is from.
         flags: precision and determinism settings that were in force, by name.
     """
 
@@ -51,6 +53,8 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     python: str
     device: str
     seed: int
+    weights: str
+    data: str
     flags: dict[str, str] = {}
 
 

@@ -64,8 +64,10 @@ def run_jax(
         framework="jax",
         versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
         python=platform.python_version(),
-        device=f"{device.platform} ({device.device_kind})",
+        device=device.device_kind,
         seed=case.seed,
+        weights=case.weights_from,
+        data=case.data_from,
         flags={"matmul_precision": "highest"},
     )
     return Record(case.spec, origin, tensors)

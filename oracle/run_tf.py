@@ -78,6 +78,8 @@ def run_tf(
         python=platform.python_version(),
         device=_describe_device(tf),
         seed=case.seed,
+        weights=case.weights_from,
+        data=case.data_from,
         flags={"tf32": "off"},
     )
     return Record(case.spec, origin, tensors, variables, failure)

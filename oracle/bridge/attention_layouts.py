@@ -8,8 +8,8 @@ are called `kernel:0` there. The leaves have the same names, so that these layou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
+from oracle.bridge.cell_layouts import join
 from oracle.bridge.layout import Layout, whole
 
 
@@ -61,20 +61,7 @@ def attention_wrapper(
             parts[name] = given
         elif given is not None:
             parts |= {f"{name}_{i}": part for i, part in enumerate(given)}
-    return nest(parts)
-
-
-def nest(parts: Mapping[str, Layout]) -> Layout:
-    """The layout of an object with the given parts; a part's name goes before its names."""
-    leaves, variables, blocks = {}, {}, []
-    for part, layout in parts.items():
-        leaves |= {f"{part}/{name}": shape for name, shape in layout.leaves.items()}
-        variables |= {f"{part}/{name}": shape for name, shape in layout.variables.items()}
-        blocks += [
-            replace(block, leaf=f"{part}/{block.leaf}", variable=f"{part}/{block.variable}")
-            for block in layout.blocks
-        ]
-    return Layout(leaves, variables, tuple(blocks))
+    return join({(name, name): part for name, part in parts.items()})
 
 
 def _same(shapes: Mapping[str, tuple[int, ...]]) -> Layout:

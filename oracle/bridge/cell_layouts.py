@@ -29,7 +29,7 @@ def tf1_basic_rnn(features: int, units: int) -> Layout:
 
 
 def tf1_gru(features: int, units: int) -> Layout:
-    """`tf.compat.v1.nn.rnn_cell.GRUCell`: `gates/{kernel,bias}`, r before u, and `candidate/{kernel,bias}`.
+    """`tf.compat.v1.nn.rnn_cell.GRUCell`: `gates`, r before u, and `candidate`, a kernel and bias each.
 
     Its u is the z of Keras and of the oracle.
     """
@@ -185,7 +185,7 @@ def _tf1_lstm_kernels(features: int, units: int, outputs: int) -> list[Block]:
 def _stacked_rows(
     variable: str, features: int, outputs: int, here: tuple[int, int], there: tuple[int, int]
 ) -> list[Block]:
-    """The columns `here` of the two kernels are the columns `there` of one variable, rows [inputs; h]."""
+    """The columns `here` of the two kernels are the columns `there` of one, rows [inputs; h]."""
     below = (features, features + outputs)
     return [
         Block("kernel", ((0, features), here), variable, ((0, features), there)),

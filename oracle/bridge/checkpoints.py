@@ -13,6 +13,7 @@ import numpy as np
 from oracle.bridge.sites import Convention
 from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow
+from oracle.storage import read_arrays, write_arrays
 
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -65,6 +66,26 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if _OBJECT_GRAPH in tensors:
         return _sort_tf2(prefix, tensors)
     return _sort_tf1(prefix, tensors)
+
+
+def write_variables(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint's variables to a safetensors file, for a process without TensorFlow.
+
+    Raises:
+        RecordError: if the place cannot be written.
+    """
+    header = {"path": checkpoint.path, "convention": checkpoint.convention}
+    write_arrays(path, checkpoint.variables, kind="variables", format=1, header=header)
+
+
+def read_variables(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read what `write_variables` wrote. There are no slots and no counters in it.
+
+    Raises:
+        RecordError: if the file is absent or damaged.
+    """
+    header, arrays = read_arrays(path, kind="variables", format=1)
+    return Checkpoint(header["path"], header["convention"], arrays, {}, {})
 
 
 def _find_prefix(path: Path) -> str:

@@ -1,0 +1,147 @@
+"""From names to comparisons: choose the ports, make the cases, run both sides, compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from oracle import zoo
+from oracle.bridge.mapping import read_weights
+from oracle.bridge.sites import find_sites
+from oracle.case import Case, random_weights, series_batch
+from oracle.compare import Comparison, compare
+from oracle.errors import UsageError
+from oracle.record import Record
+from oracle.runner import Runner
+from oracle.series import Series, read_series, sunspots
+from oracle.spec import Spec
+from oracle.zoo import Choice
+
+Precision = Literal["f64", "f32", "both"]
+
+_DTYPES = {"f64": ("float64",), "f32": ("float32",), "both": ("float64", "float32")}
+
+RANDOM_WEIGHTS = "random"
+"""What is given for a checkpoint's path to draw the weights instead."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be checked.
+
+    Args:
+        models: models and ports by name; none for the default ones.
+        precision: in which precision the ports run.
+        mode: how TensorFlow runs them; None for each port's default.
+        weights: the prefix of a TensorFlow checkpoint, or `random`; None for the trained weights that
+            ship with the project.
+        data: a CSV file; None for the sunspots that ship with the project.
+        seed: the seed of every random choice.
+        batch_size: how many windows of the series.
+    """
+
+    models: tuple[str, ...] = ()
+    precision: Precision = "f64"
+    mode: str | None = None
+    weights: str | None = None
+    data: str | None = None
+    seed: int = 0
+    batch_size: int = 16
+
+
+def check(
+    request: Request, runner: Runner, *, on_done: Callable[[str], None] = lambda _: None
+) -> Iterator[Comparison]:
+    """Check every port of the request, in order. All are started before the first is waited for.
+
+    Args:
+        request: what is to be checked.
+        runner: what runs the two sides; its context is entered.
+        on_done: called with a line for people when something is done.
+
+    Raises:
+        OracleError: if the request cannot be carried out.
+    """
+    chosen = choose_ports(request)
+    cases = _Cases(request, runner)
+    dtypes = _DTYPES[request.precision]
+    oracles: dict[tuple[str, Spec, str], Future[Record]] = {}
+    ports: list[tuple[Choice, str, Future[Record]]] = []
+    for choice, mode in chosen:
+        case = cases.make(choice.variant.spec)
+        for dtype in dtypes:
+            port = runner.run("tf", case, model=choice.name, mode=mode, dtype=dtype)
+            ports.append((choice, dtype, port))
+        # A float32 port needs both: the truth, and the yardstick.
+        for dtype in sorted({"float64", *dtypes}):
+            key = (choice.model.name, choice.variant.spec, dtype)
+            if key not in oracles:
+                oracles[key] = runner.run(
+                    "jax", case, model=choice.model.name, mode=None, dtype=dtype
+                )
+    for choice, dtype, future in ports:
+        truth = oracles[choice.model.name, choice.variant.spec, "float64"].result()
+        yardstick = (
+            oracles[choice.model.name, choice.variant.spec, "float32"].result()
+            if dtype == "float32"
+            else None
+        )
+        port = future.result()
+        on_done(f"{choice.name} in {dtype}")
+        yield compare(port, truth, oracle_float32=yardstick)
+
+
+def choose_ports(request: Request) -> list[tuple[Choice, str]]:
+    """The ports that a request names, each with the mode it runs in.
+
+    Raises:
+        UsageError: if a name is unknown, a port cannot run in the mode, or a number is out of range.
+    """
+    if request.precision not in _DTYPES:
+        raise UsageError(f"no precision {request.precision!r}; choose from {', '.join(_DTYPES)}")
+    if request.mode is not None and request.mode not in zoo.MODES:
+        raise UsageError(f"no mode {request.mode!r}; choose from {', '.join(zoo.MODES)}")
+    if request.batch_size < 1:
+        raise UsageError(f"batch size {request.batch_size}: nothing to compute on; give at least 1")
+    if request.seed < 0:
+        raise UsageError(f"seed {request.seed}: give a number from 0 on")
+    chosen = [choice for name in request.models or zoo.DEFAULT_MODELS for choice in zoo.choose(name)]
+    unique = list({choice.name: choice for choice in chosen}.values())
+    return [
+        (choice, zoo.choose_mode(choice.variant, request.mode, port=choice.name)) for choice in unique
+    ]
+
+
+class _Cases:
+    """Cases made on demand: one a spec, all from one series and one checkpoint."""
+
+    def __init__(self, request: Request, runner: Runner) -> None:
+        self._request = request
+        self._series: Series = sunspots() if request.data is None else read_series(request.data)
+        self._checkpoint = (
+            None
+            if request.weights == RANDOM_WEIGHTS
+            else runner.read_checkpoint(request.weights or str(zoo.TRAINED_WEIGHTS))
+        )
+        self._made: dict[Spec, Case] = {}
+
+    def make(self, spec: Spec) -> Case:
+        """The case of a spec."""
+        if spec not in self._made:
+            seed = self._request.seed
+            batch = series_batch(spec, self._series, seed=seed, batch_size=self._request.batch_size)
+            weights, origin = self._load_weights(spec)
+            self._made[spec] = Case(spec, seed, weights, batch, origin, self._series.name)
+        return self._made[spec]
+
+    def _load_weights(self, spec: Spec) -> tuple[dict[str, np.ndarray], str]:
+        seed, checkpoint = self._request.seed, self._checkpoint
+        if checkpoint is None:
+            return random_weights(spec, seed), f"random, seed {seed}"
+        sites = find_sites(spec, checkpoint.convention)
+        weights = read_weights(sites, checkpoint.variables, where=checkpoint.path)
+        return {path: leaf.astype(np.float32) for path, leaf in weights.items()}, checkpoint.path

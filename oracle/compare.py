@@ -1,0 +1,248 @@
+"""Two records held against each other, tensor by tensor. Pure NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from oracle.errors import RecordError
+from oracle.record import Failure, Origin, Record
+from oracle.tolerance import (
+    Tolerance,
+    float32_tolerance,
+    float64_tolerance,
+    largest,
+    root_mean_square,
+)
+
+Status = Literal[
+    "match", "mismatch", "none", "zero", "nonfinite", "missing", "unexpected", "shape"
+]
+"""What was found of one tensor. Only `match` is no finding.
+
+- `match`: every element agrees within the tolerance.
+- `mismatch`: some element does not.
+- `none`: the port's gradient is None.
+- `zero`: every element of the port's is zero, and the oracle's is not.
+- `nonfinite`: an element is NaN or infinite, on either side.
+- `missing`: the oracle has the tensor and the port does not.
+- `unexpected`: the port has a tensor that the oracle does not.
+- `shape`: the shapes differ, or the port's is not of the precision that was asked for.
+"""
+
+
+class Row(msgspec.Struct, frozen=True):
+    """What was found of one tensor.
+
+    Args:
+        name: its name in the records.
+        status: what was found.
+        shape: its shape on the oracle's side (the port's if `unexpected`).
+        variables: for a leaf's gradient, the TensorFlow variables that hold the leaf.
+        max_abs: the largest absolute difference of any element.
+        index: where that is.
+        port_value: the port's value there.
+        oracle_value: the oracle's value there.
+        rel_l2: the L2 norm of the difference by that of the oracle's tensor.
+        cosine: the cosine of the angle between the two tensors.
+        noise: the yardstick, in absolute terms: in float32 the oracle's own largest error, in float64
+            one rounding of the largest element.
+        needed: the tolerance that would have passed: in float64, as a part of the largest element;
+            in float32, as a multiple of the oracle's own error. None if no tolerance would.
+        note: what else there is to say.
+    """
+
+    name: str
+    status: Status
+    shape: tuple[int, ...]
+    variables: tuple[str, ...] = ()
+    max_abs: float | None = None
+    index: tuple[int, ...] | None = None
+    port_value: float | None = None
+    oracle_value: float | None = None
+    rel_l2: float | None = None
+    cosine: float | None = None
+    noise: float | None = None
+    needed: float | None = None
+    note: str = ""
+
+
+class Comparison(msgspec.Struct, frozen=True):
+    """A port's record held against the oracle's.
+
+    Args:
+        port: where the port's record came from.
+        oracle: where the oracle's record came from.
+        rows: one a tensor, in the order of computation.
+        failure: what the port raised, if it did; then there are no rows.
+    """
+
+    port: Origin
+    oracle: Origin
+    rows: tuple[Row, ...]
+    failure: Failure | None = None
+
+    @property
+    def matches(self) -> bool:
+        """Whether something was compared and all of it agrees."""
+        return bool(self.rows) and self.failure is None and not self.findings
+
+    @property
+    def findings(self) -> tuple[Row, ...]:
+        """The rows that are not `match`."""
+        return tuple(row for row in self.rows if row.status != "match")
+
+    @property
+    def needed(self) -> float | None:
+        """The tolerance under which every row would have passed; None if none would."""
+        needed = [row.needed for row in self.rows]
+        if self.failure is not None or not needed or None in needed:
+            return None
+        return max(value for value in needed if value is not None)
+
+
+def compare(port: Record, oracle: Record, *, oracle_float32: Record | None = None) -> Comparison:
+    """Hold a port's record against the oracle's, tensor by tensor.
+
+    Args:
+        port: the port's record, in float64 or float32.
+        oracle: the oracle's record, in float64: the truth.
+        oracle_float32: the oracle's record in float32: the yardstick of a float32 port.
+
+    Raises:
+        RecordError: if the records are not of one spec and seed, are not of these precisions, or
+            hold no tensor at all.
+    """
+    _check_records(port, oracle, oracle_float32)
+    if port.failure is not None:
+        return Comparison(port.origin, oracle.origin, (), port.failure)
+    rows = [
+        _compare_tensor(
+            name,
+            port.tensors,
+            truth,
+            oracle_float32.tensors[name] if oracle_float32 is not None else None,
+            port.variables.get(name, ()),
+        )
+        for name, truth in oracle.tensors.items()
+    ]
+    rows += [
+        Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
+        for name, tensor in port.tensors.items()
+        if name not in oracle.tensors
+    ]
+    return Comparison(port.origin, oracle.origin, tuple(rows))
+
+
+def _check_records(port: Record, oracle: Record, oracle_float32: Record | None) -> None:
+    yardsticks = [] if oracle_float32 is None else [oracle_float32]
+    for other in (oracle, *yardsticks):
+        if other.spec != port.spec or other.origin.seed != port.origin.seed:
+            raise RecordError(
+                f"compare: the records are of different cases: {port.origin.model} with seed "
+                f"{port.origin.seed}, {other.origin.model} with seed {other.origin.seed}; record both "
+                "sides on one case"
+            )
+        if not other.tensors:
+            raise RecordError("compare: the oracle's record holds no tensor; nothing can be compared")
+    if oracle.origin.dtype != "float64":
+        raise RecordError("compare: the oracle's record is in float32; the truth must be in float64")
+    if port.origin.dtype == "float32" and oracle_float32 is None:
+        raise RecordError("compare: a float32 port needs the oracle's float32 record as its yardstick")
+    if port.failure is None and not port.tensors:
+        raise RecordError("compare: the port's record holds no tensor; nothing can be compared")
+
+
+def _compare_tensor(
+    name: str,
+    port: Mapping[str, np.ndarray | None],
+    truth: np.ndarray | None,
+    oracle_float32: np.ndarray | None,
+    variables: tuple[str, ...],
+) -> Row:
+    if truth is None:
+        raise RecordError(f"compare: the oracle's {name} is None; that is an error of the oracle's")
+    if name not in port:
+        return Row(name, "missing", truth.shape, variables, note="the port gives no such tensor")
+    tensor = port[name]
+    if tensor is None:
+        note = "the port's gradient is None: nothing connects it to the loss"
+        return Row(name, "none", truth.shape, variables, note=note)
+    wanted = np.float64 if oracle_float32 is None else np.float32
+    if tensor.shape != truth.shape:
+        note = f"the port's shape is {list(tensor.shape)}"
+        return Row(name, "shape", truth.shape, variables, note=note)
+    if tensor.dtype != wanted:
+        note = f"the port's dtype is {tensor.dtype}, not {np.dtype(wanted)}"
+        return Row(name, "shape", truth.shape, variables, note=note)
+    if not (np.isfinite(tensor).all() and np.isfinite(truth).all()):
+        return _describe_nonfinite(name, tensor, truth, variables)
+    tolerance = (
+        float64_tolerance(truth)
+        if oracle_float32 is None
+        else float32_tolerance(truth, oracle_float32)
+    )
+    return _measure(name, tensor.astype(np.float64), truth, tolerance, variables)
+
+
+def _measure(
+    name: str,
+    tensor: np.ndarray,
+    truth: np.ndarray,
+    tolerance: Tolerance,
+    variables: tuple[str, ...],
+) -> Row:
+    error = tensor - truth
+    max_abs, rms = largest(error), root_mean_square(error)
+    index = np.unravel_index(int(np.abs(error).argmax()), error.shape)
+    if tolerance.passes(max_abs, rms):
+        status: Status = "match"
+    else:
+        status = "mismatch" if tensor.any() else "zero"
+    truth_rms = root_mean_square(truth)
+    return Row(
+        name,
+        status,
+        truth.shape,
+        variables,
+        max_abs=max_abs,
+        index=tuple(int(axis) for axis in index),
+        port_value=float(tensor[index]),
+        oracle_value=float(truth[index]),
+        rel_l2=rms / truth_rms if truth_rms else None,
+        cosine=_cosine(tensor, truth),
+        noise=tolerance.noise,
+        needed=tolerance.needed(max_abs, rms),
+        note="every element of the port's is zero" if status == "zero" else "",
+    )
+
+
+def _describe_nonfinite(
+    name: str, tensor: np.ndarray, truth: np.ndarray, variables: tuple[str, ...]
+) -> Row:
+    side, values = ("port", tensor) if not np.isfinite(tensor).all() else ("oracle", truth)
+    wrong = ~np.isfinite(values)
+    index = tuple(int(axis) for axis in np.argwhere(wrong)[0])
+    note = f"the {side}'s has {int(wrong.sum())} of {wrong.size} elements NaN or infinite"
+    return Row(
+        name,
+        "nonfinite",
+        truth.shape,
+        variables,
+        index=index,
+        port_value=float(tensor[index]),
+        oracle_value=float(truth[index]),
+        note=note,
+    )
+
+
+def _cosine(tensor: np.ndarray, truth: np.ndarray) -> float | None:
+    """The cosine of the angle between two tensors; None if either is all zeros."""
+    peaks = [largest(tensor), largest(truth)]
+    if 0.0 in peaks:
+        return None
+    first, second = (side.ravel() / peak for side, peak in zip((tensor, truth), peaks, strict=True))
+    return float(first @ second / (np.linalg.norm(first) * np.linalg.norm(second)))

@@ -1,0 +1,168 @@
+"""Running the two sides: at the same time in two processes, or one after the other in this one.
+
+Both runners take the same requests and give the same records; the in-process one is the other with the
+files left out.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
+
+from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variables
+from oracle.case import Case, write_case
+from oracle.errors import WorkerError
+from oracle.record import Record, read_record
+from oracle.worker import raise_reply
+
+Side = Literal["tf", "jax"]
+
+
+class Runner(Protocol):
+    """What runs cases. To be used as a context."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str) -> Future[Record]:
+        """Run a case on one side. The future raises what the side raised."""
+        ...
+
+    def read_checkpoint(self, path: str) -> Checkpoint:
+        """Read a TensorFlow checkpoint."""
+        ...
+
+
+class InProcess:
+    """Both sides in this process: TensorFlow and JAX are both imported here."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return
+
+    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: Any) -> Future[Record]:
+        """Run a case on one side, now."""
+        if side == "tf":
+            from oracle.run_tf import run_tf as run
+        else:
+            from oracle.run_jax import run_jax as run
+        future: Future[Record] = Future()
+        try:
+            future.set_result(run(case, model=model, mode=mode, dtype=dtype))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def read_checkpoint(self, path: str) -> Checkpoint:
+        """Read a TensorFlow checkpoint here."""
+        return read_checkpoint(path)
+
+
+class TwoProcesses:
+    """Each side in a process of its own: they import, compile and compute at the same time.
+
+    Args:
+        verbose: whether what the frameworks print comes through on standard error.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._workers: dict[Side, _Worker] = {}
+        self._numbers = count()
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="gradient-oracle-")
+        for side in ("tf", "jax"):
+            self._workers[side] = _Worker(side, Path(self._folder.name), verbose=self._verbose)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self._workers.values():
+            worker.close(kill=exception[0] is not None)
+        self._folder.cleanup()
+
+    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str) -> Future[Record]:
+        """Ask a side to run a case, when it has done what it was asked before."""
+        case_path, record_path = self._new_path("case"), self._new_path("record")
+        write_case(case, case_path)
+        request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
+        request |= {"model": model, "mode": mode, "dtype": dtype}
+        return self._workers[side].submit(request, lambda: read_record(record_path))
+
+    def read_checkpoint(self, path: str) -> Checkpoint:
+        """Have the TensorFlow side read a checkpoint."""
+        variables = self._new_path("variables")
+        request = {"do": "read", "path": path, "variables": str(variables)}
+        return self._workers["tf"].submit(request, lambda: read_variables(variables)).result()
+
+    def _new_path(self, kind: str) -> Path:
+        return Path(self._folder.name) / f"{next(self._numbers)}-{kind}.safetensors"
+
+
+class _Worker:
+    """A worker process, and a thread that talks to it in order."""
+
+    def __init__(self, side: Side, folder: Path, *, verbose: bool) -> None:
+        self._side = side
+        self._log = folder / f"{side}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "oracle.worker", side],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if verbose else log,
+                text=True,
+            )
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    def submit(self, request: dict[str, Any], read: Any) -> Future[Any]:
+        return self._thread.submit(self._ask, request, read)
+
+    def _ask(self, request: dict[str, Any], read: Any) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            raise WorkerError(self._describe_end())
+        answer = json.loads(line)
+        if "error" in answer:
+            raise_reply(answer)
+        return read()
+
+    def _describe_end(self) -> str:
+        code = self._process.wait()
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        hint = "; signal 9 is mostly a lack of memory: try a smaller --batch-size" if code == -9 else ""
+        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+        said = f"; the last it said: {last[0].strip()}" if last else ""
+        return f"the {self._side} process {how}{hint}{said}; run with -v to see all of its output"
+
+    def close(self, *, kill: bool) -> None:
+        assert self._process.stdin is not None
+        if kill:
+            self._process.kill()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            # It ended before it read all it was sent, which whoever asked has been told.
+            pass
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,89 @@
+"""One side in a process of its own: `python -m oracle.worker tf` or `jax`.
+
+Requests come as lines of JSON on standard input, replies go as lines of JSON to the original standard
+output; cases, records and weights pass through files. The framework is imported at once, while the
+other process imports the other one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any, NoReturn, TextIO
+
+from oracle import errors
+from oracle.case import read_case
+from oracle.errors import OracleError
+from oracle.record import write_record
+
+
+def main() -> None:
+    """Serve requests until standard input ends."""
+    (side,) = sys.argv[1:]
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    # What the framework prints must not end up among the replies.
+    os.dup2(2, 1)
+    _import_side(side)
+    for line in sys.stdin:
+        _reply(replies, json.loads(line))
+
+
+def _import_side(side: str) -> None:
+    from oracle.frameworks import import_jax, import_tfa, import_tensorflow
+
+    try:
+        if side == "jax":
+            import_jax()
+        else:
+            import_tensorflow()
+            import_tfa()
+    except OracleError:
+        # A request that needs it will say so.
+        return
+
+
+def _reply(replies: TextIO, request: Mapping[str, Any]) -> None:
+    try:
+        answer: dict[str, Any] = {"done": _serve(request)}
+    except OracleError as error:
+        answer = {
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": traceback.format_exc(),
+        }
+    except Exception:
+        answer = {"error": "", "message": "", "traceback": traceback.format_exc()}
+    replies.write(json.dumps(answer) + "\n")
+
+
+def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
+    if request["do"] == "run":
+        case = read_case(request["case"])
+        options = {name: request[name] for name in ("model", "mode", "dtype")}
+        if request["side"] == "tf":
+            from oracle.run_tf import run_tf as run
+        else:
+            from oracle.run_jax import run_jax as run
+        write_record(run(case, **options), request["record"])
+        return {}
+    if request["do"] == "read":
+        from oracle.bridge.checkpoints import read_checkpoint, write_variables
+
+        write_variables(read_checkpoint(request["path"]), request["variables"])
+        return {}
+    raise ValueError(f"no such request: {request}")
+
+
+def raise_reply(answer: Mapping[str, Any]) -> NoReturn:
+    """Raise in the calling process what a worker's reply says it raised."""
+    kind = getattr(errors, answer["error"], None) if answer["error"] else None
+    if kind is None:
+        raise RuntimeError(f"a worker process failed:\n{answer['traceback']}")
+    raise kind(answer["message"])
+
+
+if __name__ == "__main__":
+    main()
