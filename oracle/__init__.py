@@ -1,0 +1,73 @@
+"""Checks the gradients of TensorFlow encoder-decoders against independent Flax models.
+
+Importing this package imports neither JAX nor TensorFlow; a function that needs one imports it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oracle.case import Case, random_case, read_case, write_case
+    from oracle.check import Request
+    from oracle.compare import Comparison, Row, compare_records
+    from oracle.errors import OracleError
+    from oracle.record import Record, read_record, write_record
+    from oracle.run_jax import run_oracle
+    from oracle.run_tf import run_port
+    from oracle.runner import InProcess, TwoProcesses
+    from oracle.spec import LSTM, EncoderDecoder
+
+_HOMES = {
+    "Case": "oracle.case",
+    "Comparison": "oracle.compare",
+    "EncoderDecoder": "oracle.spec",
+    "InProcess": "oracle.runner",
+    "LSTM": "oracle.spec",
+    "OracleError": "oracle.errors",
+    "Record": "oracle.record",
+    "Request": "oracle.check",
+    "Row": "oracle.compare",
+    "TwoProcesses": "oracle.runner",
+    "compare_records": "oracle.compare",
+    "random_case": "oracle.case",
+    "read_case": "oracle.case",
+    "read_record": "oracle.record",
+    "run_oracle": "oracle.run_jax",
+    "run_port": "oracle.run_tf",
+    "write_case": "oracle.case",
+    "write_record": "oracle.record",
+}
+"""Where each public name is defined."""
+
+__all__ = [
+    "LSTM",
+    "Case",
+    "Comparison",
+    "EncoderDecoder",
+    "InProcess",
+    "OracleError",
+    "Record",
+    "Request",
+    "Row",
+    "TwoProcesses",
+    "compare_records",
+    "random_case",
+    "read_case",
+    "read_record",
+    "run_oracle",
+    "run_port",
+    "write_case",
+    "write_record",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'oracle' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

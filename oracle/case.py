@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -126,6 +126,29 @@ def random_case(
     return Case(spec, seed, random_weights(spec, seed), batch, f"random, seed {seed}", f"random, seed {seed}")
 
 
+def jitter_case(case: Case, number: int) -> Case:
+    """The case with every weight and every number of the batch moved to a neighbouring float32 number.
+
+    Up or down is drawn from the case's seed and `number`; number 0 is the case itself. Lengths stay.
+    It shows what the roundings of float32 alone do to the results.
+    """
+    if number == 0:
+        return case
+    generator = np.random.default_rng([case.seed, 2, number])
+
+    def jitter(array: np.ndarray) -> np.ndarray:
+        if not np.issubdtype(array.dtype, np.floating):
+            return array
+        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf)
+        return np.where(array == 0, array, np.nextafter(array, towards.astype(np.float32)))
+
+    return replace(
+        case,
+        weights={path: jitter(array) for path, array in sorted(case.weights.items())},
+        batch={name: jitter(array) for name, array in sorted(case.batch.items())},
+    )
+
+
 def series_batch(
     spec: Spec,
     series: Series,
@@ -222,9 +245,7 @@ def read_case(path: str | os.PathLike[str]) -> Case:
         if group not in groups or not rest:
             raise RecordError(f"{path}: a case holds no tensor {name!r}; write it anew")
         groups[group][rest] = array
-    return Case(
-        spec, header.seed, groups["weight"], groups["batch"], header.weights_from, header.data_from
-    )
+    return Case(spec, header.seed, groups["weight"], groups["batch"], header.weights_from, header.data_from)
 
 
 def _draw_lengths(
@@ -235,8 +256,8 @@ def _draw_lengths(
         "source_length": generator.integers(0, source_time, batch_size, endpoint=True, dtype=np.int32),
         "target_length": generator.integers(0, target_time, batch_size, endpoint=True, dtype=np.int32),
     }
-    for name in lengths:
-        lengths[name][-1] = 0
+    for row_lengths in lengths.values():
+        row_lengths[-1] = 0
     lengths["source_length"][0], lengths["target_length"][0] = source_time, target_time
     return lengths
 

@@ -12,13 +12,14 @@ import numpy as np
 from oracle import zoo
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
-from oracle.case import Case, random_weights, series_batch
-from oracle.compare import Comparison, compare
+from oracle.case import Case, jitter_case, random_weights, series_batch
+from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.record import Record
 from oracle.runner import Runner
 from oracle.series import Series, read_series, sunspots
 from oracle.spec import Spec
+from oracle.tolerance import FLOAT32_RUNS
 from oracle.zoo import Choice
 
 Precision = Literal["f64", "f32", "both"]
@@ -68,31 +69,40 @@ def check(
     """
     chosen = choose_ports(request)
     cases = _Cases(request, runner)
-    dtypes = _DTYPES[request.precision]
-    oracles: dict[tuple[str, Spec, str], Future[Record]] = {}
+    oracles: dict[Spec, _Oracle] = {}
     ports: list[tuple[Choice, str, Future[Record]]] = []
     for choice, mode in chosen:
-        case = cases.make(choice.variant.spec)
-        for dtype in dtypes:
+        spec = choice.variant.spec
+        case = cases.make(spec)
+        for dtype in _DTYPES[request.precision]:
             port = runner.run("tf", case, model=choice.name, mode=mode, dtype=dtype)
             ports.append((choice, dtype, port))
-        # A float32 port needs both: the truth, and the yardstick.
-        for dtype in sorted({"float64", *dtypes}):
-            key = (choice.model.name, choice.variant.spec, dtype)
-            if key not in oracles:
-                oracles[key] = runner.run(
-                    "jax", case, model=choice.model.name, mode=None, dtype=dtype
-                )
+        if spec not in oracles:
+            oracles[spec] = _start_oracle(runner, case, choice, float32=request.precision != "f64")
     for choice, dtype, future in ports:
-        truth = oracles[choice.model.name, choice.variant.spec, "float64"].result()
-        yardstick = (
-            oracles[choice.model.name, choice.variant.spec, "float32"].result()
-            if dtype == "float32"
-            else None
-        )
+        oracle = oracles[choice.variant.spec]
+        truth = oracle.truth.result()
+        yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
-        yield compare(port, truth, oracle_float32=yardstick)
+        yield compare_records(port, truth, yardstick=yardstick)
+
+
+@dataclass(frozen=True)
+class _Oracle:
+    """The oracle's records of one case: the truth in float64, and the yardstick in float32."""
+
+    truth: Future[Record]
+    yardstick: list[Future[Record]]
+
+
+def _start_oracle(runner: Runner, case: Case, choice: Choice, *, float32: bool) -> _Oracle:
+    def run(case: Case, dtype: str) -> Future[Record]:
+        return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype)
+
+    truth = run(case, "float64")
+    numbers = range(FLOAT32_RUNS if float32 else 0)
+    return _Oracle(truth, [run(jitter_case(case, number), "float32") for number in numbers])
 
 
 def choose_ports(request: Request) -> list[tuple[Choice, str]]:
@@ -111,9 +121,7 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
         raise UsageError(f"seed {request.seed}: give a number from 0 on")
     chosen = [choice for name in request.models or zoo.DEFAULT_MODELS for choice in zoo.choose(name)]
     unique = list({choice.name: choice for choice in chosen}.values())
-    return [
-        (choice, zoo.choose_mode(choice.variant, request.mode, port=choice.name)) for choice in unique
-    ]
+    return [(choice, zoo.choose_mode(choice.variant, request.mode, port=choice.name)) for choice in unique]
 
 
 class _Cases:

@@ -205,9 +205,7 @@ def run(arguments: Sequence[str]) -> int:
     verbose = "-v" in arguments or "--verbose" in arguments
     try:
         app.config = _find_settings(arguments)
-        code = app(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _fail(" ".join(str(error).split()), 2, verbose=verbose)
     except OracleError as error:
@@ -231,9 +229,7 @@ def _find_settings(arguments: Sequence[str]) -> tuple[Any, ...]:
     # The settings are those of `compare`; the other commands have fewer options.
     if path is not None and arguments and arguments[0] == "compare":
         settings = read_settings(path, known=SETTINGS)
-        sources.append(
-            Dict(settings, allow_unknown=False, use_commands_as_keys=False, source=str(path))
-        )
+        sources.append(Dict(settings, allow_unknown=False, use_commands_as_keys=False, source=str(path)))
     return tuple(sources)
 
 

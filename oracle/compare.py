@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -18,19 +18,17 @@ from oracle.tolerance import (
     root_mean_square,
 )
 
-Status = Literal[
-    "match", "mismatch", "none", "zero", "nonfinite", "missing", "unexpected", "shape"
-]
+Status = Literal["match", "mismatch", "none", "zero", "nonfinite", "missing", "unexpected", "shape"]
 """What was found of one tensor. Only `match` is no finding.
 
 - `match`: every element agrees within the tolerance.
 - `mismatch`: some element does not.
 - `none`: the port's gradient is None.
 - `zero`: every element of the port's is zero, and the oracle's is not.
-- `nonfinite`: an element is NaN or infinite, on either side.
+- `nonfinite`: an element of the port's is NaN or infinite.
 - `missing`: the oracle has the tensor and the port does not.
 - `unexpected`: the port has a tensor that the oracle does not.
-- `shape`: the shapes differ, or the port's is not of the precision that was asked for.
+- `shape`: the shapes differ, or the port's dtype is not the one that was asked for.
 """
 
 
@@ -104,31 +102,25 @@ class Comparison(msgspec.Struct, frozen=True):
         return max(value for value in needed if value is not None)
 
 
-def compare(port: Record, oracle: Record, *, oracle_float32: Record | None = None) -> Comparison:
+def compare_records(port: Record, oracle: Record, *, yardstick: Sequence[Record] = ()) -> Comparison:
     """Hold a port's record against the oracle's, tensor by tensor.
 
     Args:
         port: the port's record, in float64 or float32.
         oracle: the oracle's record, in float64: the truth.
-        oracle_float32: the oracle's record in float32: the yardstick of a float32 port.
+        yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
+            case jittered by roundings (`oracle.case.jitter_case`).
 
     Raises:
-        RecordError: if the records are not of one spec and seed, are not of these precisions, or
-            hold no tensor at all.
+        RecordError: if the records are not of one spec and seed, are not of these precisions, hold
+            no tensor at all, or the oracle's own are not finite.
     """
-    _check_records(port, oracle, oracle_float32)
+    _check_records(port, oracle, yardstick)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
-    rows = [
-        _compare_tensor(
-            name,
-            port.tensors,
-            truth,
-            oracle_float32.tensors[name] if oracle_float32 is not None else None,
-            port.variables.get(name, ()),
-        )
-        for name, truth in oracle.tensors.items()
-    ]
+    truths = _arrays(oracle)
+    tolerances = _tolerances(truths, yardstick)
+    rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
     rows += [
         Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
         for name, tensor in port.tensors.items()
@@ -137,9 +129,8 @@ def compare(port: Record, oracle: Record, *, oracle_float32: Record | None = Non
     return Comparison(port.origin, oracle.origin, tuple(rows))
 
 
-def _check_records(port: Record, oracle: Record, oracle_float32: Record | None) -> None:
-    yardsticks = [] if oracle_float32 is None else [oracle_float32]
-    for other in (oracle, *yardsticks):
+def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) -> None:
+    for other in (oracle, *yardstick):
         if other.spec != port.spec or other.origin.seed != port.origin.seed:
             raise RecordError(
                 f"compare: the records are of different cases: {port.origin.model} with seed "
@@ -150,41 +141,54 @@ def _check_records(port: Record, oracle: Record, oracle_float32: Record | None) 
             raise RecordError("compare: the oracle's record holds no tensor; nothing can be compared")
     if oracle.origin.dtype != "float64":
         raise RecordError("compare: the oracle's record is in float32; the truth must be in float64")
-    if port.origin.dtype == "float32" and oracle_float32 is None:
-        raise RecordError("compare: a float32 port needs the oracle's float32 record as its yardstick")
+    if (port.origin.dtype == "float32") != bool(yardstick):
+        raise RecordError(
+            f"compare: the port ran in {port.origin.dtype} and the yardstick has {len(yardstick)} records; "
+            "a float32 port needs the oracle's float32 records, a float64 port none"
+        )
+    if any(run.origin.dtype != "float32" for run in yardstick):
+        raise RecordError("compare: a record of the yardstick is not in float32")
     if port.failure is None and not port.tensors:
         raise RecordError("compare: the port's record holds no tensor; nothing can be compared")
 
 
-def _compare_tensor(
-    name: str,
-    port: Mapping[str, np.ndarray | None],
-    truth: np.ndarray | None,
-    oracle_float32: np.ndarray | None,
-    variables: tuple[str, ...],
-) -> Row:
-    if truth is None:
-        raise RecordError(f"compare: the oracle's {name} is None; that is an error of the oracle's")
-    if name not in port:
+def _arrays(oracle: Record) -> dict[str, np.ndarray]:
+    """The oracle's tensors, none of which may be None or infinite: then the fault is the oracle's."""
+    arrays = {}
+    for name, tensor in oracle.tensors.items():
+        if tensor is None or not np.isfinite(tensor).all():
+            state = "None" if tensor is None else "not finite"
+            raise RecordError(
+                f"compare: the oracle's own {name} is {state}, so it can judge no port; is the batch or are "
+                "the weights so large that the model overflows?"
+            )
+        arrays[name] = tensor
+    return arrays
+
+
+def _tolerances(truths: Mapping[str, np.ndarray], yardstick: Sequence[Record]) -> dict[str, Tolerance]:
+    if not yardstick:
+        return {name: float64_tolerance(truth) for name, truth in truths.items()}
+    runs = [_arrays(record) for record in yardstick]
+    return {name: float32_tolerance(truth, [run[name] for run in runs]) for name, truth in truths.items()}
+
+
+def _compare_tensor(name: str, port: Record, truth: np.ndarray, tolerance: Tolerance) -> Row:
+    variables = port.variables.get(name, ())
+    if name not in port.tensors:
         return Row(name, "missing", truth.shape, variables, note="the port gives no such tensor")
-    tensor = port[name]
+    tensor = port.tensors[name]
     if tensor is None:
         note = "the port's gradient is None: nothing connects it to the loss"
         return Row(name, "none", truth.shape, variables, note=note)
-    wanted = np.float64 if oracle_float32 is None else np.float32
     if tensor.shape != truth.shape:
         note = f"the port's shape is {list(tensor.shape)}"
         return Row(name, "shape", truth.shape, variables, note=note)
-    if tensor.dtype != wanted:
-        note = f"the port's dtype is {tensor.dtype}, not {np.dtype(wanted)}"
+    if tensor.dtype != port.origin.dtype:
+        note = f"the port's dtype is {tensor.dtype}, though it was run in {port.origin.dtype}"
         return Row(name, "shape", truth.shape, variables, note=note)
-    if not (np.isfinite(tensor).all() and np.isfinite(truth).all()):
+    if not np.isfinite(tensor).all():
         return _describe_nonfinite(name, tensor, truth, variables)
-    tolerance = (
-        float64_tolerance(truth)
-        if oracle_float32 is None
-        else float32_tolerance(truth, oracle_float32)
-    )
     return _measure(name, tensor.astype(np.float64), truth, tolerance, variables)
 
 
@@ -220,13 +224,9 @@ def _measure(
     )
 
 
-def _describe_nonfinite(
-    name: str, tensor: np.ndarray, truth: np.ndarray, variables: tuple[str, ...]
-) -> Row:
-    side, values = ("port", tensor) if not np.isfinite(tensor).all() else ("oracle", truth)
-    wrong = ~np.isfinite(values)
+def _describe_nonfinite(name: str, tensor: np.ndarray, truth: np.ndarray, variables: tuple[str, ...]) -> Row:
+    wrong = ~np.isfinite(tensor)
     index = tuple(int(axis) for axis in np.argwhere(wrong)[0])
-    note = f"the {side}'s has {int(wrong.sum())} of {wrong.size} elements NaN or infinite"
     return Row(
         name,
         "nonfinite",
@@ -235,7 +235,7 @@ def _describe_nonfinite(
         index=index,
         port_value=float(tensor[index]),
         oracle_value=float(truth[index]),
-        note=note,
+        note=f"{int(wrong.sum())} of the port's {wrong.size} elements are NaN or infinite",
     )
 
 

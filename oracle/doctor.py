@@ -22,7 +22,13 @@ _DISTRIBUTIONS = (
     "optax",
 )
 
-_ENVIRONMENT = ("JAX_PLATFORMS", "JAX_ENABLE_X64", "XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "CUDA_VISIBLE_DEVICES")
+_ENVIRONMENT = (
+    "JAX_PLATFORMS",
+    "JAX_ENABLE_X64",
+    "XLA_FLAGS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "CUDA_VISIBLE_DEVICES",
+)
 """Variables of the environment that change what the frameworks compute, or on what."""
 
 

@@ -82,8 +82,10 @@ def _import(module: str, *, extra: str, hint: str) -> ModuleType:
     except (ImportError, AttributeError, TypeError) as error:
         # An incompatible pair of versions fails with any of these.
         package = module.partition(".")[0]
-        state = "is not installed" if isinstance(error, ModuleNotFoundError) and error.name == package else (
-            f"cannot be imported here ({type(error).__name__}: {error})"
+        state = (
+            "is not installed"
+            if isinstance(error, ModuleNotFoundError) and error.name == package
+            else (f"cannot be imported here ({type(error).__name__}: {error})")
         )
         advice = f"install it with `pip install 'gradient-oracle[{extra}]'`"
         raise MissingPackageError(f"{package} {state}; {advice}{f'; {hint}' if hint else ''}") from error

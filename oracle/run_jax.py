@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,7 +22,7 @@ MODES = ("jit", "plain")
 """How JAX can run the oracle: compiled, or op by op."""
 
 
-def run_jax(
+def run_oracle(
     case: Case,
     *,
     model: str,
@@ -47,14 +48,13 @@ def run_jax(
         raise UsageError(f"the oracle cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
     jax = import_jax()
     with precise_jax():
-        differentiate = _differentiate(case.spec)
+        differentiate = _compile(case.spec) if mode == "jit" else _differentiate(case.spec)
         batch = {
             name: array if name.endswith("_length") else array.astype(dtype)
             for name, array in case.batch.items()
         }
         weights = _nest({path: array.astype(dtype) for path, array in case.weights.items()})
-        computed = (jax.jit(differentiate) if mode == "jit" else differentiate)(weights, batch)
-        tensors = _name_tensors(case.spec, jax.device_get(computed))
+        tensors = _name_tensors(case.spec, jax.device_get(differentiate(weights, batch)))
         device = jax.devices()[0]
     origin = Origin(
         side="oracle",
@@ -94,6 +94,14 @@ def _build_module(spec: Spec) -> nn.Module:
     if spec.initial_state == "implicit" and spec.handoff == "state":
         return DynamicRNN(**sizes)
     return ExplicitState(**sizes, handoff=handoffs[spec.handoff])
+
+
+@functools.cache
+def _compile(spec: Spec) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    """One program for each spec, which JAX compiles for each shape and dtype it meets."""
+    import jax
+
+    return jax.jit(_differentiate(spec))
 
 
 def _differentiate(spec: Spec) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:

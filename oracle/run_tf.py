@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Arrays = Mapping[str, np.ndarray]
 
 
-def run_tf(
+def run_port(
     case: Case,
     *,
     model: str,
@@ -54,8 +54,7 @@ def run_tf(
     tf.config.experimental.enable_tensor_float_32_execution(False)
     module = importlib.import_module(f"tf_models.{choice.model.name}")
     batch = {
-        name: array if name.endswith("_length") else array.astype(dtype)
-        for name, array in case.batch.items()
+        name: array if name.endswith("_length") else array.astype(dtype) for name, array in case.batch.items()
     }
     weights = {path: array.astype(dtype) for path, array in case.weights.items()}
     run = _run_in_session if mode == "v1" else _run_in_function
@@ -135,9 +134,7 @@ def _run_in_session(
     dtype = tf.as_dtype(batch["source"].dtype)
     with tf.Graph().as_default():
         port = _call_port(module.build, case.spec, variant=variant, dtype=dtype)
-        tensors = {
-            name: tf.compat.v1.placeholder(array.dtype, array.shape) for name, array in batch.items()
-        }
+        tensors = {name: tf.compat.v1.placeholder(array.dtype, array.shape) for name, array in batch.items()}
         step = _call_port(port.step, tensors)
         sites = find_sites(case.spec, port.convention)
         by_name = port.variables_by_name()
@@ -167,7 +164,8 @@ def _name_tensors(sites: Sequence[Site], step: Step) -> dict[str, np.ndarray | N
     """Name everything as a record does."""
     gradients = {**step.gradients, **read_gradients(sites, step.variable_gradients)}
     named = {f"gradient/{name}": gradient for name, gradient in gradients.items()}
-    return {**step.forward, "loss": step.loss, **named}
+    computed: dict[str, Any] = {**step.forward, "loss": step.loss, **named}
+    return computed
 
 
 def _gradient_variables(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:

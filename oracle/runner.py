@@ -6,6 +6,7 @@ files left out.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -52,9 +53,9 @@ class InProcess:
     def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: Any) -> Future[Record]:
         """Run a case on one side, now."""
         if side == "tf":
-            from oracle.run_tf import run_tf as run
+            from oracle.run_tf import run_port as run
         else:
-            from oracle.run_jax import run_jax as run
+            from oracle.run_jax import run_oracle as run
         future: Future[Record] = Future()
         try:
             future.set_result(run(case, model=model, mode=mode, dtype=dtype))
@@ -155,11 +156,9 @@ class _Worker:
         assert self._process.stdin is not None
         if kill:
             self._process.kill()
-        try:
+        # A worker that ended before it read all it was sent: whoever asked has been told.
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            # It ended before it read all it was sent, which whoever asked has been told.
-            pass
         self._thread.shutdown(wait=True, cancel_futures=True)
         try:
             self._process.wait(timeout=5)

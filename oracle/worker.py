@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _import_side(side: str) -> None:
-    from oracle.frameworks import import_jax, import_tfa, import_tensorflow
+    from oracle.frameworks import import_jax, import_tensorflow, import_tfa
 
     try:
         if side == "jax":
@@ -64,9 +64,9 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         case = read_case(request["case"])
         options = {name: request[name] for name in ("model", "mode", "dtype")}
         if request["side"] == "tf":
-            from oracle.run_tf import run_tf as run
+            from oracle.run_tf import run_port as run
         else:
-            from oracle.run_jax import run_jax as run
+            from oracle.run_jax import run_oracle as run
         write_record(run(case, **options), request["record"])
         return {}
     if request["do"] == "read":

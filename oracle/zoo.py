@@ -60,7 +60,11 @@ _SUNSPOTS = EncoderDecoder(
     source_features=13, target_features=12, encoder=LSTM(units=256), decoder=LSTM(units=256)
 )
 _LENGTHS = EncoderDecoder(
-    source_features=13, target_features=12, encoder=LSTM(units=256), decoder=LSTM(units=256), lengths=True
+    source_features=13,
+    target_features=12,
+    encoder=LSTM(units=256),
+    decoder=LSTM(units=256),
+    lengths=True,
 )
 _GIVEN = EncoderDecoder(
     source_features=13,
@@ -92,9 +96,7 @@ MODELS = (
         "implicit_state",
         "wrong conversions: the encoder's state never reaches the decoder as it should",
         (
-            Variant(
-                "outside_tape", "the encoder is called outside the gradient tape", _SUNSPOTS, _TF2_MODES
-            ),
+            Variant("outside_tape", "the encoder is called outside the gradient tape", _SUNSPOTS, _TF2_MODES),
             Variant(
                 "state_discarded",
                 "the encoder is built with return_state=False, so there is nothing to pass on",
@@ -102,7 +104,10 @@ MODELS = (
                 _TF2_MODES,
             ),
             Variant(
-                "initial_state_none", "the decoder is called with initial_state=None", _SUNSPOTS, _TF2_MODES
+                "initial_state_none",
+                "the decoder is called with initial_state=None",
+                _SUNSPOTS,
+                _TF2_MODES,
             ),
             Variant("initial_state_zeros", "the decoder is given zeros", _SUNSPOTS, _TF2_MODES),
             Variant(

@@ -30,9 +30,7 @@ class DynamicRNN(tf.Module):
         self.decoder_cell = v1.nn.rnn_cell.BasicLSTMCell(
             spec.decoder.units, forget_bias=spec.decoder.forget_bias
         )
-        self.projection = (
-            v1.layers.Dense(spec.target_features) if spec.projection else None
-        )
+        self.projection = v1.layers.Dense(spec.target_features) if spec.projection else None
 
     # Outside a v1 graph, TF1's variables live in one store for the whole process; this gives each
     # model a store of its own.

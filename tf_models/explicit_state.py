@@ -12,6 +12,8 @@ runs as it stands. `targets[:-1]` drops the last step because the tensors are ti
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_addons as tfa
 
@@ -42,9 +44,7 @@ class BasicRNNEncoder(tf.keras.layers.Layer):
             dtype=self.dtype,
         )
 
-    def call(
-        self, inputs: tf.Tensor, initial_state: State | None = None
-    ) -> tuple[tf.Tensor, State]:
+    def call(self, inputs: tf.Tensor, initial_state: State | None = None) -> tuple[tf.Tensor, State]:
         """Run over the inputs, from zeros if no state is given. Returns the outputs and [h, c]."""
         outputs, *state = self.rnn(inputs, initial_state=initial_state)
         # In eager mode the returned h was computed from the very tensor c. A copy of each keeps the
@@ -71,9 +71,7 @@ class BasicRNNDecoder(tf.keras.layers.Layer):
             dtype=self.dtype,
         )
 
-    def call(
-        self, inputs: tf.Tensor, initial_state: State | None = None
-    ) -> tuple[tf.Tensor, State]:
+    def call(self, inputs: tf.Tensor, initial_state: State | None = None) -> tuple[tf.Tensor, State]:
         """Run over the inputs from `initial_state`. Returns the outputs and [h, c].
 
         Without an `initial_state` the decoder starts from zeros, as TF1's did, and the encoder gets no
@@ -109,9 +107,7 @@ class ExplicitState(tf.Module):
         """Compute the outputs, the loss and its gradients under a `tf.GradientTape`."""
         inputs = swap_batch_and_time(batch["source"])
         initial_state = (
-            [batch["initial_state/h"], batch["initial_state/c"]]
-            if "initial_state/h" in batch
-            else None
+            [batch["initial_state/h"], batch["initial_state/c"]] if "initial_state/h" in batch else None
         )
         with tf.GradientTape() as tape:
             tape.watch([inputs, batch["target"], *(initial_state or [])])
@@ -208,9 +204,8 @@ def differentiate(
             "batch/initial_state/c": initial_state[1],
             "batch/initial_state/h": initial_state[0],
         }
-    by_variable, by_other = tape.gradient(
-        loss, (variables, others), unconnected_gradients=unconnected_gradients
-    )
+    gradients: Any = tape.gradient(loss, (variables, others), unconnected_gradients=unconnected_gradients)
+    by_variable, by_other = gradients
     if by_other["batch/source"] is not None:
         by_other["batch/source"] = swap_batch_and_time(by_other["batch/source"])
     return Step(

@@ -1,0 +1,1 @@
+"""TensorFlow variables to oracle leaves and back: layouts, names, and readers of weight files."""

@@ -51,7 +51,8 @@ def attention_wrapper(
     attention_layer: Layout | Sequence[Layout] | None = None,
 ) -> Layout:
     """`AttentionWrapper`, of its parts' layouts: `cell/...`, `attention_mechanism/...` (or
-    `attention_mechanism_0/...` and so on for a sequence) and `attention_layer/...` likewise."""
+    `attention_mechanism_0/...` and so on for a sequence) and `attention_layer/...` likewise.
+    """
     parts = {"cell": cell}
     for name, given in (
         ("attention_mechanism", attention_mechanism),

@@ -23,9 +23,8 @@ def keras_dense(features: int, units: int, *, use_bias: bool = True) -> Layout:
 def keras_embedding(input_dim: int, output_dim: int) -> Layout:
     """`tf.keras.layers.Embedding`: `embeddings` becomes `embedding`."""
     shape = (input_dim, output_dim)
-    return Layout(
-        {"embedding": shape}, {"embeddings": shape}, (whole("embedding", "embeddings", shape),)
-    )
+    block = whole("embedding", "embeddings", shape)
+    return Layout({"embedding": shape}, {"embeddings": shape}, (block,))
 
 
 def keras_simple_rnn_cell(features: int, units: int, *, use_bias: bool = True) -> Layout:
@@ -38,9 +37,7 @@ def keras_lstm_cell(features: int, units: int, *, use_bias: bool = True) -> Layo
     return _recurrent(features, units, 4, {"bias": (4 * units,)} if use_bias else {})
 
 
-def keras_gru_cell(
-    features: int, units: int, *, reset_after: bool = True, use_bias: bool = True
-) -> Layout:
+def keras_gru_cell(features: int, units: int, *, reset_after: bool = True, use_bias: bool = True) -> Layout:
     """`tf.keras.layers.GRUCell`: the bias is [2, 3*units] with `reset_after`, else [3*units]."""
     bias = (2, 3 * units) if reset_after else (3 * units,)
     return _recurrent(features, units, 3, {"bias": bias} if use_bias else {})

@@ -82,9 +82,7 @@ class Layout:
             variables[block.variable][spans] = values.T if block.transposed else values
         return variables
 
-    def gradients_to_leaves(
-        self, gradients: Mapping[str, np.ndarray | None]
-    ) -> dict[str, np.ndarray | None]:
+    def gradients_to_leaves(self, gradients: Mapping[str, np.ndarray | None]) -> dict[str, np.ndarray | None]:
         """Carry the gradients of the variables to the leaves.
 
         A constant shift has no part in a gradient, and a permutation is its own adjoint's inverse, so
@@ -97,8 +95,7 @@ class Layout:
             for name, gradient in gradients.items()
         }
         unshifted = tuple(
-            Block(b.leaf, b.leaf_spans, b.variable, b.variable_spans, 0.0, b.transposed)
-            for b in self.blocks
+            Block(b.leaf, b.leaf_spans, b.variable, b.variable_spans, 0.0, b.transposed) for b in self.blocks
         )
         carried = Layout(self.leaves, self.variables, unshifted).to_leaves(filled)
         return {name: None if name in held_by_none else leaf for name, leaf in carried.items()}

@@ -64,18 +64,14 @@ def leaf_variables(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def check_names(
-    sites: Sequence[Site], shapes: Mapping[str, tuple[int, ...]], *, where: str
-) -> None:
+def check_names(sites: Sequence[Site], shapes: Mapping[str, tuple[int, ...]], *, where: str) -> None:
     """Check that `shapes` names every variable of the sites, with its shape, and no other.
 
     Raises:
         BridgeError: otherwise; every problem in one message.
     """
     wanted = {
-        whole: tuple(site.layout.variables[name])
-        for site in sites
-        for name, whole in site.variables.items()
+        whole: tuple(site.layout.variables[name]) for site in sites for name, whole in site.variables.items()
     }
     leftover = {name: tuple(shape) for name, shape in shapes.items() if name not in wanted}
     problems = []

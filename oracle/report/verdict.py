@@ -50,8 +50,7 @@ def describe_case(comparison: Comparison) -> str:
 def describe_sides(comparison: Comparison) -> str:
     """The frameworks of both sides, with versions and devices."""
     return " against ".join(
-        f"{side.framework} {side.versions.get(side.framework, '?')} on {side.device} "
-        f"(Python {side.python})"
+        f"{side.framework} {side.versions.get(side.framework, '?')} on {side.device} (Python {side.python})"
         for side in (comparison.port, comparison.oracle)
     )
 

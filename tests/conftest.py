@@ -1,0 +1,34 @@
+"""Which tests can run here, and how many examples hypothesis draws."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", parent=settings.get_profile("ci"), max_examples=2000)
+settings.load_profile("ci")
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+NEEDS = {
+    "tf": ("tensorflow", "tensorflow_addons"),
+    "tf_any": ("tensorflow",),
+    "jax": ("jax", "flax"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker, modules in NEEDS.items():
+            missing = [module for module in modules if not _is_installed(module)]
+            if item.get_closest_marker(marker) and missing:
+                item.add_marker(pytest.mark.skip(reason=f"needs {', '.join(missing)}"))
