@@ -113,7 +113,7 @@ def compare(
 @app.command
 def models() -> int:
     """List what can be compared: each port with its modes and its spec."""
-    from oracle.report.listing import list_models
+    from oracle.listing import list_models
 
     print(list_models(), end="")
     return 0

@@ -57,7 +57,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     try:
         reader = tf.train.load_checkpoint(prefix)
         tensors = {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
-    except (tf.errors.OpError, ValueError, RuntimeError, UnicodeDecodeError) as error:
+    except (tf.errors.OpError, LookupError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BridgeError(
             f"{prefix}: not a whole checkpoint ({reason}); copy all of its files again "
