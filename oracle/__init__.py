@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from oracle.check import Request
     from oracle.compare import Comparison, Row, compare_records
     from oracle.errors import OracleError
-    from oracle.record import Record, read_record, write_record
+    from oracle.record import Record, read_record, record_port, write_record
+    from oracle.report import render_text
     from oracle.run_jax import run_oracle
     from oracle.run_tf import run_port
     from oracle.runner import InProcess, TwoProcesses
@@ -34,6 +35,8 @@ _HOMES = {
     "random_case": "oracle.case",
     "read_case": "oracle.case",
     "read_record": "oracle.record",
+    "record_port": "oracle.record",
+    "render_text": "oracle.report",
     "run_oracle": "oracle.run_jax",
     "run_port": "oracle.run_tf",
     "write_case": "oracle.case",
@@ -56,6 +59,8 @@ __all__ = [
     "random_case",
     "read_case",
     "read_record",
+    "record_port",
+    "render_text",
     "run_oracle",
     "run_port",
     "write_case",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -76,12 +76,14 @@ class Comparison(msgspec.Struct, frozen=True):
         oracle: where the oracle's record came from.
         rows: one a tensor, in the order of computation.
         failure: what the port raised, if it did; then there are no rows.
+        left_out: the oracle's tensors that the caller asked not to compare.
     """
 
     port: Origin
     oracle: Origin
     rows: tuple[Row, ...]
     failure: Failure | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def matches(self) -> bool:
@@ -102,7 +104,13 @@ class Comparison(msgspec.Struct, frozen=True):
         return max(value for value in needed if value is not None)
 
 
-def compare_records(port: Record, oracle: Record, *, yardstick: Sequence[Record] = ()) -> Comparison:
+def compare_records(
+    port: Record,
+    oracle: Record,
+    *,
+    yardstick: Sequence[Record] = (),
+    only: Collection[str] | None = None,
+) -> Comparison:
     """Hold a port's record against the oracle's, tensor by tensor.
 
     Args:
@@ -110,15 +118,24 @@ def compare_records(port: Record, oracle: Record, *, yardstick: Sequence[Record]
         oracle: the oracle's record, in float64: the truth.
         yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
             case jittered by roundings (`oracle.case.jitter_case`).
+        only: the names of the tensors to compare, where a port does not give all of them; the report
+            says what was left out. By default all, and one that the port does not give is a finding.
 
     Raises:
         RecordError: if the records are not of one spec and seed, are not of these precisions, hold
-            no tensor at all, or the oracle's own are not finite.
+            no tensor at all, or the oracle's own are not finite; or if `only` names a tensor that the
+            oracle does not have.
     """
     _check_records(port, oracle, yardstick)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
     truths = _arrays(oracle)
+    if only is not None and (unknown := sorted(set(only) - truths.keys())):
+        raise RecordError(
+            f"compare: the oracle has no tensor {', '.join(unknown)}; it has {', '.join(truths)}"
+        )
+    left_out = () if only is None else tuple(name for name in truths if name not in only)
+    truths = {name: truth for name, truth in truths.items() if name not in left_out}
     tolerances = _tolerances(truths, yardstick)
     rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
     rows += [
@@ -126,7 +143,7 @@ def compare_records(port: Record, oracle: Record, *, yardstick: Sequence[Record]
         for name, tensor in port.tensors.items()
         if name not in oracle.tensors
     ]
-    return Comparison(port.origin, oracle.origin, tuple(rows))
+    return Comparison(port.origin, oracle.origin, tuple(rows), left_out=left_out)
 
 
 def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) -> None:

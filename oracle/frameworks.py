@@ -56,7 +56,7 @@ def precise_jax() -> Iterator[None]:
     """Let JAX use float64, and matrix products of full precision, within the context only."""
     jax = import_jax()
     # The context manager left jax.experimental in jax 0.8.
-    enable_x64 = getattr(jax, "enable_x64", None) or jax.experimental.enable_x64
+    enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else jax.experimental.enable_x64
     with enable_x64(True), jax.default_matmul_precision("highest"):
         yield
 

@@ -10,6 +10,7 @@ The tensors are named by group and path, in the order of computation:
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,7 +19,9 @@ import msgspec
 import numpy as np
 
 from oracle import spec as spec_module
+from oracle.case import Case
 from oracle.errors import RecordError, SpecError
+from oracle.frameworks import installed_version
 from oracle.spec import Spec
 from oracle.storage import read_arrays, write_arrays
 
@@ -98,6 +101,59 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
     nonfinite: list[str]
     variables: dict[str, tuple[str, ...]]
     failure: Failure | None
+
+
+def record_port(case: Case, tensors: Mapping[str, Any], *, model: str, mode: str = "eager") -> Record:
+    """Make a record of what a port of your own computed on a case.
+
+    Args:
+        case: what it computed on.
+        tensors: TensorFlow or NumPy tensors by the names that the oracle's record has: `loss`,
+            `gradient/encoder/cell/kernel`. A gradient that is None stays None; `IndexedSlices` are made
+            dense, repeated rows summed.
+        model: what to call the port.
+        mode: how it was run, for the record.
+
+    Raises:
+        RecordError: if a tensor is no array of numbers, or they are not all float64 or all float32.
+    """
+    arrays = {name: _to_array(name, tensor) for name, tensor in tensors.items()}
+    dtypes = {str(array.dtype) for array in arrays.values() if array is not None}
+    if dtypes not in ({"float64"}, {"float32"}):
+        raise RecordError(
+            f"record: the tensors are {', '.join(sorted(dtypes)) or 'all None'}; compute every one of them "
+            "in float64, or every one in float32"
+        )
+    origin = Origin(
+        side="port",
+        model=model,
+        mode=mode,
+        dtype="float64" if dtypes == {"float64"} else "float32",
+        framework="tensorflow",
+        versions={"tensorflow": installed_version("tensorflow") or "?"},
+        python=platform.python_version(),
+        device="?",
+        seed=case.seed,
+        weights=case.weights_from,
+        data=case.data_from,
+    )
+    return Record(case.spec, origin, arrays)
+
+
+def _to_array(name: str, tensor: Any) -> np.ndarray | None:
+    if tensor is None:
+        return None
+    if hasattr(tensor, "indices") and hasattr(tensor, "dense_shape"):
+        dense = np.zeros(np.asarray(tensor.dense_shape), np.asarray(tensor.values).dtype)
+        np.add.at(dense, np.asarray(tensor.indices), np.asarray(tensor.values))
+        return dense
+    array = np.asarray(tensor)
+    if not np.issubdtype(array.dtype, np.number):
+        raise RecordError(
+            f"record: {name} is no array of numbers but {type(tensor).__name__}; give the value that the "
+            "port computed, not a symbol of it"
+        )
+    return array
 
 
 def write_record(record: Record, path: str | os.PathLike[str]) -> None:

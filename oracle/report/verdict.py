@@ -23,7 +23,8 @@ def state_verdict(comparison: Comparison) -> str:
         return "nothing was compared"
     total = len(comparison.rows)
     if comparison.matches:
-        return f"all {total} tensors match"
+        left_out = f"; {len(comparison.left_out)} were left out, as asked" if comparison.left_out else ""
+        return f"all {total} tensors match{left_out}"
     findings = comparison.findings
     kinds = ", ".join(f"{number} {status}" for status, number in Counter(_statuses(findings)).items())
     return f"{len(findings)} of {total} tensors do not match ({kinds}), first {findings[0].name}"

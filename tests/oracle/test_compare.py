@@ -139,6 +139,19 @@ def test_float32_is_held_against_the_oracles_own_error() -> None:
     assert status(compare32(all_wrong, oracle)) == "mismatch"
 
 
+def test_only_what_is_named_is_compared_and_the_rest_is_told() -> None:
+    tensors = {"loss": truth(), "gradient/a": truth(3), "gradient/b": truth(4)}
+    port = Record(SMALL, ORIGIN, {"loss": truth()})
+    oracle = Record(SMALL, ORACLE, tensors)
+    comparison = compare_records(port, oracle, only=["loss"])
+    assert comparison.matches
+    assert comparison.left_out == ("gradient/a", "gradient/b")
+    assert not compare_records(port, oracle, only=["loss", "gradient/a"]).matches
+    assert not compare_records(port, oracle, only=[]).matches
+    with pytest.raises(RecordError, match="no tensor gradient/c"):
+        compare_records(port, oracle, only=["gradient/c"])
+
+
 def test_port_that_raised_is_no_success() -> None:
     failure = Failure("AttributeError", "'NoneType' object has no attribute 'outer_context'", "")
     port = Record(SMALL, ORIGIN, {}, failure=failure)

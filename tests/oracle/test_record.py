@@ -184,3 +184,27 @@ def test_failed_write_keeps_the_older_file(path: Path, monkeypatch: pytest.Monke
         write_record(Record(SMALL, ORIGIN, {"loss": np.zeros(3)}), path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_record_of_an_own_port_takes_what_tensorflow_gives() -> None:
+    from types import SimpleNamespace
+
+    from oracle.case import random_case
+    from oracle.record import record_port
+
+    case = random_case(SMALL)
+    slices = SimpleNamespace(
+        values=np.ones((3, 2)), indices=np.array([1, 4, 1]), dense_shape=np.array([5, 2])
+    )
+    record = record_port(
+        case, {"loss": np.array(1.0), "gradient/a": None, "gradient/b": slices}, model="mine"
+    )
+    assert record.tensors["gradient/a"] is None
+    assert record.tensors["gradient/b"].tolist() == [[0, 0], [2, 2], [0, 0], [0, 0], [1, 1]]
+    assert (record.origin.model, record.origin.dtype, record.origin.seed) == ("mine", "float64", 0)
+    with pytest.raises(RecordError, match="float32, float64"):
+        record_port(case, {"a": np.zeros(1), "b": np.zeros(1, np.float32)}, model="mine")
+    with pytest.raises(RecordError, match="no array of numbers but object"):
+        record_port(case, {"a": object()}, model="mine")
+    with pytest.raises(RecordError, match="all None"):
+        record_port(case, {"a": None}, model="mine")
