@@ -2,41 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from jax_models.cells import BasicLSTMCell, LSTMState
+from jax_models.cell_base import PerStep
+from jax_models.cell_wrappers import call_cell, draw_dropout_masks
+
+
+@runtime_checkable
+class Cell(Protocol):
+    """What a loop asks of a cell: one step, and the state to start from."""
+
+    def __call__(self, state: Any, inputs: Any, /) -> tuple[Any, Any]: ...
+
+    def zero_state(self, batch: int, dtype: DTypeLike) -> Any: ...
 
 
 def dynamic_rnn(
-    cell: BasicLSTMCell,
-    inputs: Float[Array, "batch time features"],
+    cell: Cell,
+    inputs: Float[Array, "rows columns features"],
     *,
     sequence_length: Int[Array, " batch"] | None = None,
-    initial_state: LSTMState | None = None,
-) -> tuple[Float[Array, "batch time units"], LSTMState]:
+    initial_state: Any = None,
+    time_major: bool = False,
+    dropout_masks: Any = None,
+    key: Array | None = None,
+) -> tuple[Any, Any]:
     """Run `cell` over the time axis, as `tf.compat.v1.nn.dynamic_rnn` does.
 
     A row's steps at and past its `sequence_length` give zero outputs and hand the state on
     unchanged, so that its final state is the one at its last real step (the initial state for
     length 0). Without an `initial_state` the loop starts from zeros.
 
-    Returns the outputs and the final state.
+    Args:
+        cell: the cell; bound to its parameters, or within a module's compact method.
+        inputs: [batch, time, features], or [time, batch, features] if `time_major`.
+        sequence_length: each row's number of real steps; without it all are.
+        initial_state: a pytree of arrays [batch, size].
+        time_major: whether time is the first axis of the inputs and of the outputs.
+        dropout_masks: the masks of a cell with dropout, shared by all steps, except those marked as
+            `PerStep`, which have one for each step, with time as their first axis.
+        key: draws the masks, if they are not given.
+
+    Returns:
+        The outputs, with the axes of the inputs, and the final state.
+
+    Raises:
+        ValueError: on arguments whose shapes do not fit.
     """
-    batch, time = inputs.shape[:2]
+    _check_inputs("dynamic_rnn", inputs)
+    steps = inputs if time_major else jnp.swapaxes(inputs, 0, 1)
+    time, batch, features = steps.shape
+    _check_lengths("dynamic_rnn", sequence_length, batch)
     if initial_state is None:
         initial_state = cell.zero_state(batch, inputs.dtype)
+    masks = _choose_masks("dynamic_rnn", cell, dropout_masks, key, (time, batch, features), inputs.dtype)
+    each, tree = jax.tree.flatten(masks, is_leaf=_is_per_step)
 
-    def step(cell, state, now):
-        inputs_t, t = now
-        new_state, output = cell(state, inputs_t)
-        if sequence_length is None:
-            return new_state, output
-        alive = (t < sequence_length)[:, None]
-        state = jax.tree.map(lambda new, old: jnp.where(alive, new, old), new_state, state)
-        return state, jnp.where(alive, output, jnp.zeros_like(output))
+    def step(cell: Any, state: Any, now: Any) -> tuple[Any, Any]:
+        inputs_t, t, masks_t = now
+        own = iter(masks_t)
+        masks = jax.tree.unflatten(tree, [next(own) if _is_per_step(mask) else mask for mask in each])
+        return _take_step(cell, state, inputs_t, masks, t, sequence_length)
 
     scan = nn.scan(
         step,
@@ -45,6 +78,183 @@ def dynamic_rnn(
         in_axes=0,
         out_axes=0,
     )
-    time_major = jnp.swapaxes(inputs, 0, 1)
-    final_state, outputs = scan(cell, initial_state, (time_major, jnp.arange(time)))
-    return jnp.swapaxes(outputs, 0, 1), final_state
+    each_step = (steps, jnp.arange(time), [m.masks for m in each if _is_per_step(m)])
+    final_state, outputs = scan(cell, initial_state, each_step)
+    if not time_major:
+        outputs = jax.tree.map(lambda output: jnp.swapaxes(output, 0, 1), outputs)
+    return outputs, final_state
+
+
+def bidirectional_dynamic_rnn(
+    cell_fw: Cell,
+    cell_bw: Cell,
+    inputs: Float[Array, "rows columns features"],
+    *,
+    sequence_length: Int[Array, " batch"] | None = None,
+    initial_state_fw: Any = None,
+    initial_state_bw: Any = None,
+    time_major: bool = False,
+    dropout_masks: tuple[Any, Any] | None = None,
+    key: Array | None = None,
+) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    """Run one cell forward and one backward in time, as `bidirectional_dynamic_rnn` of TF1 does.
+
+    The backward cell reads each row from its last real step to its first, and its outputs are put back
+    in the order of the inputs. The arguments are those of `dynamic_rnn`, `dropout_masks` a pair; the
+    backward cell's first mask belongs to the step that it takes first.
+
+    Returns:
+        The outputs (forward, backward) and the final states (forward, backward).
+    """
+    _check_inputs("bidirectional_dynamic_rnn", inputs)
+    _check_lengths("bidirectional_dynamic_rnn", sequence_length, inputs.shape[1 if time_major else 0])
+    masks_fw, masks_bw = (None, None) if dropout_masks is None else dropout_masks
+    key_fw, key_bw = (None, None) if key is None else jax.random.split(key)
+
+    def reverse(values: Array) -> Array:
+        return reverse_time(values, sequence_length=sequence_length, time_major=time_major)
+
+    outputs_fw, state_fw = dynamic_rnn(
+        cell_fw,
+        inputs,
+        sequence_length=sequence_length,
+        initial_state=initial_state_fw,
+        time_major=time_major,
+        dropout_masks=masks_fw,
+        key=key_fw,
+    )
+    outputs_bw, state_bw = dynamic_rnn(
+        cell_bw,
+        reverse(inputs),
+        sequence_length=sequence_length,
+        initial_state=initial_state_bw,
+        time_major=time_major,
+        dropout_masks=masks_bw,
+        key=key_bw,
+    )
+    return (outputs_fw, jax.tree.map(reverse, outputs_bw)), (state_fw, state_bw)
+
+
+def static_rnn(
+    cell: Cell,
+    inputs: Sequence[Float[Array, "batch features"]],
+    *,
+    sequence_length: Int[Array, " batch"] | None = None,
+    initial_state: Any = None,
+    dropout_masks: Any = None,
+    key: Array | None = None,
+) -> tuple[list[Any], Any]:
+    """Run `cell` over a list of inputs, one a step, unrolled, as `tf.compat.v1.nn.static_rnn` does.
+
+    The arguments, and the outputs and states past a row's `sequence_length`, are those of `dynamic_rnn`.
+    Call it within a module's method: the steps share the cell's parameters.
+
+    Returns:
+        The list of outputs and the final state.
+    """
+    if isinstance(inputs, jax.Array) or not inputs:
+        raise ValueError(
+            "static_rnn: inputs must be a list with an array [batch, features] for each step, at least "
+            "one. Maybe you passed one array [batch, time, features], which is what dynamic_rnn takes"
+        )
+    time, (batch, features) = len(inputs), inputs[0].shape
+    _check_lengths("static_rnn", sequence_length, batch)
+    sizes = (time, batch, features)
+    masks = _choose_masks("static_rnn", cell, dropout_masks, key, sizes, inputs[0].dtype)
+    state = cell.zero_state(batch, inputs[0].dtype) if initial_state is None else initial_state
+    outputs = []
+    for t, inputs_t in enumerate(inputs):
+        masks_t = jax.tree.map(
+            lambda mask, t=t: mask.masks[t] if _is_per_step(mask) else mask, masks, is_leaf=_is_per_step
+        )
+        state, output = _take_step(cell, state, inputs_t, masks_t, t, sequence_length)
+        outputs.append(output)
+    return outputs, state
+
+
+def hold_finished(
+    t: Any, sequence_length: Int[Array, " batch"], new_state: Any, state: Any, output: Any
+) -> tuple[Any, Any]:
+    """The state and output of step `t`: for the rows that end before it, the old state and zeros."""
+    alive = t < sequence_length
+
+    def choose(new: Array, old: Array) -> Array:
+        return jnp.where(alive.reshape(-1, *(1,) * (new.ndim - 1)), new, old)
+
+    held = jax.tree.map(choose, new_state, state)
+    return held, jax.tree.map(lambda values: choose(values, jnp.zeros_like(values)), output)
+
+
+def reverse_time(
+    values: Float[Array, "rows columns *rest"],
+    *,
+    sequence_length: Int[Array, " batch"] | None = None,
+    time_major: bool = False,
+) -> Float[Array, "rows columns *rest"]:
+    """Reverse each row's first `sequence_length` steps, as `tf.reverse_sequence` does.
+
+    Without a `sequence_length` all steps are reversed.
+    """
+    time_axis = 0 if time_major else 1
+    if sequence_length is None:
+        return jnp.flip(values, time_axis)
+    t = jnp.arange(values.shape[time_axis])
+    lengths = sequence_length[:, None]
+    index = jnp.where(t < lengths, lengths - 1 - t, t)
+    index = index.T if time_major else index
+    return jnp.take_along_axis(values, index.reshape(*index.shape, *(1,) * (values.ndim - 2)), time_axis)
+
+
+def _take_step(
+    cell: Any, state: Any, inputs_t: Array, masks: Any, t: Any, sequence_length: Array | None
+) -> tuple[Any, Any]:
+    if sequence_length is None:
+        return call_cell(cell, state, inputs_t, masks)
+    # Once all rows have ended TensorFlow no longer runs the cell: a NaN in such padding reaches no gradient.
+    going = t < jnp.max(sequence_length, initial=0)
+    inputs_t = jnp.where(going, inputs_t, jnp.zeros_like(inputs_t))
+    new_state, output = call_cell(cell, state, inputs_t, masks)
+    return hold_finished(t, sequence_length, new_state, state, output)
+
+
+def _choose_masks(
+    owner: str,
+    cell: Any,
+    masks: Any,
+    key: Array | None,
+    sizes: tuple[int, int, int],
+    dtype: DTypeLike,
+) -> Any:
+    """The masks given, or those that the key draws."""
+    time, batch, features = sizes
+    if masks is not None and key is not None:
+        raise ValueError(f"{owner}: both dropout_masks and key were given; expected one of them at most")
+    if key is not None:
+        masks = draw_dropout_masks(cell, key, batch, features, dtype, time=time)
+    for mask in jax.tree.leaves(masks, is_leaf=_is_per_step):
+        if _is_per_step(mask) and mask.masks.shape[0] != time:
+            raise ValueError(
+                f"{owner}: dropout_masks has a PerStep of shape {list(mask.masks.shape)}; expected one "
+                f"mask for each of {time} steps. Time is its first axis, whatever time_major says"
+            )
+    return masks
+
+
+def _is_per_step(mask: Any) -> bool:
+    return isinstance(mask, PerStep)
+
+
+def _check_inputs(owner: str, inputs: Array) -> None:
+    if inputs.ndim != 3:
+        raise ValueError(
+            f"{owner}: inputs has shape {list(inputs.shape)}; expected [batch, time, features], or "
+            "[time, batch, features] with time_major"
+        )
+
+
+def _check_lengths(owner: str, sequence_length: Array | None, batch: int) -> None:
+    if sequence_length is not None and sequence_length.shape != (batch,):
+        raise ValueError(
+            f"{owner}: sequence_length has shape {list(sequence_length.shape)}; expected [{batch}], one "
+            "length for each row of the batch. Maybe time_major does not say how the inputs lie"
+        )

@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
-FLOAT64_BOUND = 1e-12
-"""The largest error allowed, as a part of the tensor's largest element, in float64."""
+from oracle.tolerance import FLOAT32_FACTOR, FLOAT32_ROUNDING, FLOAT64_BOUND, largest
 
 Config = Mapping[str, Any]
 """One configuration: plain Python values, among them the `seed` of every random array."""
@@ -35,20 +34,13 @@ class Pair:
 
     A gradient that TensorFlow gives as None is given as None, and must be all zeros (or None) on the
     JAX side. `noise` is for the symbols that TensorFlow refuses in float64: the error that float32
-    arithmetic makes by itself in each tensor, measured as `jax float32 - jax float64`; the `jax`
-    arrays are then the float64 ones and the bound is `FLOAT32_NOISE` times that noise.
+    arithmetic makes by itself in each tensor, measured as the largest `jax float32 - jax float64` of
+    several jittered runs, as `oracle.tolerance` has it; the `jax` arrays are then the float64 ones.
     """
 
     tf: Arrays
     jax: Arrays
     noise: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-
-FLOAT32_NOISE = 8.0
-"""In float32: how many times the oracle's own float32 error a port's may be."""
-
-FLOAT32_FLOOR = 4 * float(np.finfo(np.float32).eps)
-"""In float32: the error always allowed, as a part of the largest element."""
 
 
 @dataclass(frozen=True)
@@ -77,44 +69,82 @@ def parity(
     return register
 
 
-def worst_error(pair: Pair) -> float:
-    """The largest error of any tensor, in units of its bound: at most 1 if the sides agree.
+@dataclass(frozen=True)
+class Worst:
+    """The worst errors of a pair, or of many, in units of what is allowed: at most 1 if they agree.
+
+    Args:
+        float64: of the tensors that TensorFlow computed in float64.
+        float32: of those that it computed in float32; None if there are none.
+    """
+
+    float64: float | None = None
+    float32: float | None = None
+
+    def join(self, other: Worst) -> Worst:
+        """The worse of the two, in each precision."""
+        return Worst(_worse(self.float64, other.float64), _worse(self.float32, other.float32))
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing is beyond its bound."""
+        return max(self.float64 or 0.0, self.float32 or 0.0) <= 1
+
+
+def measure(pair: Pair) -> Worst:
+    """The worst errors of a pair's tensors.
 
     Raises:
         AssertionError: if a tensor is missing, of another shape or dtype, not finite, or None on the
-            TensorFlow side and not zero on the other.
+            TensorFlow side and not zero on the other; or if there is none.
     """
     assert pair.tf.keys() == pair.jax.keys(), f"only one side has {pair.tf.keys() ^ pair.jax.keys()}"
     assert pair.tf, "nothing was compared"
-    return max(_error(name, pair) for name in pair.tf)
+    worst = Worst()
+    for name in pair.tf:
+        worst = worst.join(_measure(name, pair))
+    return worst
 
 
-def _error(name: str, pair: Pair) -> float:
+def _measure(name: str, pair: Pair) -> Worst:
     tf, jax = pair.tf[name], pair.jax[name]
     if tf is None:
         assert jax is None or not np.any(jax), f"{name}: None in TensorFlow, not zero in JAX"
-        return 0.0
+        return Worst(0.0)
     assert jax is not None, f"{name}: None in JAX only"
     tf, jax = np.asarray(tf), np.asarray(jax)
     assert tf.shape == jax.shape, f"{name}: {tf.shape} in TensorFlow, {jax.shape} in JAX"
     if not np.issubdtype(tf.dtype, np.floating):
         assert np.array_equal(tf, jax), f"{name}: {tf} in TensorFlow, {jax} in JAX"
-        return 0.0
+        return Worst(0.0)
     assert jax.dtype == np.float64, f"{name}: the JAX side is {jax.dtype}, not float64"
-    assert np.isfinite(tf).all() and np.isfinite(jax).all(), f"{name}: not finite"
-    scale = float(np.abs(jax).max(initial=0.0))
+    assert np.isfinite(tf).all(), f"{name}: not finite in TensorFlow"
+    assert np.isfinite(jax).all(), f"{name}: not finite in JAX"
+    error = largest(tf - jax)
     if name in pair.noise:
-        noise = float(np.abs(pair.noise[name]).max(initial=0.0))
-        bound = max(FLOAT32_NOISE * noise, FLOAT32_FLOOR * scale)
-    else:
-        assert tf.dtype == np.float64, f"{name}: the TensorFlow side is {tf.dtype}, not float64"
-        bound = FLOAT64_BOUND * scale
-    difference = float(np.abs(tf - jax).max(initial=0.0))
-    return 0.0 if difference == 0 else difference / bound if bound else np.inf
+        unit = max(largest(pair.noise[name]), FLOAT32_ROUNDING * largest(jax))
+        return Worst(float32=_ratio(error, FLOAT32_FACTOR * unit))
+    assert tf.dtype == np.float64, f"{name}: the TensorFlow side is {tf.dtype}, not float64"
+    return Worst(_ratio(error, FLOAT64_BOUND * largest(jax)))
 
 
-def check(subject: Subject, config: Config) -> float:
-    """Run one configuration. Returns the worst error in units of the bound; raises if above 1."""
-    worst = worst_error(subject.run(config))
-    assert worst <= 1, f"{subject.symbol}: the worst error is {worst:.3g} times its bound in {config}"
+def _ratio(error: float, allowed: float) -> float:
+    if error == 0:
+        return 0.0
+    return error / allowed if allowed else np.inf
+
+
+def _worse(one: float | None, other: float | None) -> float | None:
+    known = [value for value in (one, other) if value is not None]
+    return max(known) if known else None
+
+
+def check(subject: Subject, config: Config) -> Worst:
+    """Run one configuration. Returns its worst errors.
+
+    Raises:
+        AssertionError: if one is beyond its bound.
+    """
+    worst = measure(subject.run(config))
+    assert worst.agrees, f"{subject.symbol}: {worst}, in units of the bound, in {config}"
     return worst
