@@ -19,6 +19,12 @@ def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
+if _is_installed("jaxtyping") and _is_installed("beartype") and _is_installed("jax"):
+    import jaxtyping
+
+    # Every shape that `jax_models` annotates is checked while the tests run.
+    jaxtyping.install_import_hook("jax_models", "beartype.beartype")
+
 NEEDS = {
     "tf": ("tensorflow", "tensorflow_addons"),
     "tf_any": ("tensorflow",),

@@ -91,7 +91,7 @@ def test_gradients_are_the_derivatives_of_the_forward_pass(lengths: bool) -> Non
 
 def test_initial_state_zeros_is_the_implicit_one() -> None:
     case = small_case("dynamic_rnn/full")
-    source, target = case.batch["source"], case.batch["target"]
+    source, target = (jnp.asarray(case.batch[name]) for name in ("source", "target"))
     params = {}
     for path, leaf in case.weights.items():
         node = params
@@ -157,3 +157,11 @@ def test_the_oracle_leaves_the_process_settings_alone() -> None:
     before = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
     run_oracle(small_case("dynamic_rnn/full"), model="m")
     assert (jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision) == before
+
+
+def test_annotated_shapes_are_checked() -> None:
+    """The import hook of `conftest.py` is at work: a wrong shape is refused at the call."""
+    pytest.importorskip("beartype")
+    encoder = BasicRNNEncoder(4)
+    with pytest.raises(Exception, match="inputs"):
+        encoder.init(jax.random.key(0), jnp.zeros((3, 5)))
