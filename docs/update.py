@@ -1,4 +1,4 @@
-"""Write what commands print, and the text of files, into README.md, between their markers.
+"""Write what commands print, and the text of files, into README.md, between their markers; and quirks.md.
 
     uv run python docs/update.py            # write
     uv run python docs/update.py --check    # exit with 1 if a file's text is not what stands there
@@ -15,6 +15,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from jax_models.quirks import QUIRKS
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"<!-- (output|file): (.*?) -->\n.*?<!-- end -->", re.DOTALL)
@@ -37,8 +39,33 @@ def fill(match: re.Match[str]) -> str:
     return f"<!-- {kind}: {what} -->\n```{language}\n{text.rstrip()}\n```\n<!-- end -->"
 
 
+def describe_quirks() -> str:
+    """`docs/quirks.md`, from the list in `jax_models`."""
+    lines = [
+        "# Quirks of TensorFlow's",
+        "",
+        "What TensorFlow gets wrong, `jax_models` gets wrong with it, so that a port can be verified. Each fault is",
+        "the default of a switch; the other value shows what it should have been. `docs/update.py` writes this",
+        "page from `jax_models/quirks.py`, which a test holds against the code.",
+        "",
+        "| where | switch | default | corrected | what TensorFlow does |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for quirk in QUIRKS:
+        cells = (quirk.where, quirk.switch, repr(quirk.default), repr(quirk.corrected))
+        lines.append(f"| {' | '.join(f'`{cell}`' for cell in cells)} | {quirk.what} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> int:
-    """Write the README, or check it. Returns the exit code."""
+    """Write the pages, or check them. Returns the exit code."""
+    quirks, quirks_path = describe_quirks(), ROOT / "docs" / "quirks.md"
+    if "--check" in sys.argv:
+        if quirks_path.read_text(encoding="utf-8") != quirks:
+            print("docs/quirks.md is not of this list; run docs/update.py", file=sys.stderr)
+            return 1
+    else:
+        quirks_path.write_text(quirks, encoding="utf-8")
     path = ROOT / "README.md"
     before = path.read_text(encoding="utf-8")
     after = BLOCK.sub(fill, before)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from jax_models.quirks import QUIRKS
 from oracle import zoo
 from oracle.spec import describe
 
 
 def list_models() -> str:
-    """One line for each model and each of its ports: name, what it does, modes and spec."""
+    """One line for each model, each of its ports, and each quirk of TensorFlow's that the oracle knows."""
     lines = []
     for model in zoo.MODELS:
         lines.append(f"{model.name}: {model.summary}")
@@ -16,4 +17,9 @@ def list_models() -> str:
             lines.append(
                 f"  {model.name}/{variant.name}: {variant.summary}; modes {modes}; {describe(variant.spec)}"
             )
+    lines.append("quirks of TensorFlow's in jax_models, each the default of a switch:")
+    for quirk in QUIRKS:
+        lines.append(
+            f"  {quirk.where}({quirk.switch}={quirk.default!r}, or {quirk.corrected!r}): {quirk.what}"
+        )
     return "\n".join(lines) + "\n"

@@ -111,7 +111,16 @@ def main() -> int:
     symbols = sorted(symbol for symbol in SUBJECTS if options.only in symbol)
     # hypothesis may stop a little early where it has seen all there is to draw.
     each = -(-options.configurations // max(1, len(SUBJECTS))) + 2
-    command = [sys.executable, "-W", "ignore", "-m", "tests.parity", "--configurations", str(each), "--symbols"]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "tests.parity",
+        "--configurations",
+        str(each),
+        "--symbols",
+    ]
     workers = [
         subprocess.Popen([*command, *symbols[job :: options.jobs]], stdout=subprocess.PIPE, text=True)
         for job in range(options.jobs)

@@ -26,7 +26,9 @@ def test_agrees_with_tensorflow(symbol: str) -> None:
     subject = SUBJECTS[symbol]
     thorough = settings().max_examples >= 2000
 
-    @settings(max_examples=MANY if thorough else FEW, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=MANY if thorough else FEW, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
     @given(config=subject.configurations)
     def agrees(config: dict) -> None:
         check(subject, config)
