@@ -59,7 +59,9 @@ def gate_kernels(cell: nn.Module, features: int, outputs: int, columns: int) -> 
     """The parameters `kernel` [features, columns] and `recurrent_kernel` [outputs, columns]."""
     glorot, dtype = nn.initializers.glorot_uniform(), cell.param_dtype
     kernel = cell.param("kernel", glorot, (features, columns), dtype)
-    return kernel, cell.param("recurrent_kernel", glorot, (outputs, columns), dtype)
+    recurrent_kernel = cell.param("recurrent_kernel", glorot, (outputs, columns), dtype)
+    # A caller's parameters may be NumPy arrays.
+    return jnp.asarray(kernel), jnp.asarray(recurrent_kernel)
 
 
 def declare_peephole(cell: nn.Module, gate: str) -> Array:
@@ -70,7 +72,7 @@ def declare_peephole(cell: nn.Module, gate: str) -> Array:
     def uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         return jax.random.uniform(key, shape, dtype, -spread, spread)
 
-    return cell.param(f"peephole_{gate}", uniform, (cell.units,), cell.param_dtype)
+    return jnp.asarray(cell.param(f"peephole_{gate}", uniform, (cell.units,), cell.param_dtype))
 
 
 def clip(values: Array, bound: float | None) -> Array:

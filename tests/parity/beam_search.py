@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -33,6 +36,7 @@ BEAM_OPTIONS = {
     "output_all_scores": st.booleans(),
     "output_time_major": st.booleans(),
     "embedding_fn": st.booleans(),
+    "float64_penalties": st.booleans(),
 }
 
 
@@ -43,6 +47,16 @@ class Nudged(BeamSearchDecoder):
 
     def _length_penalty(self, lengths: Any, dtype: Any) -> Any:
         return super()._length_penalty(lengths, dtype) * (1 + float(np.finfo(np.float32).eps))
+
+
+@contextlib.contextmanager
+def float64_penalties(apply: bool) -> Iterator[None]:
+    """Let TensorFlow's penalties, which it casts to float32 by name, be float64 like all the rest."""
+    if not apply:
+        yield
+        return
+    with mock.patch.object(tf, "float32", tf.float64):
+        yield
 
 
 BEAM_SEARCHES = st.fixed_dictionaries(BEAMS | BEAM_OPTIONS)
@@ -64,8 +78,14 @@ def beam_search_decoder(config: Config) -> Pair:
     start_tokens = rng.integers(0, vocab, batch).astype(np.int32)
     names = ("length_penalty_weight", "output_all_scores", "output_time_major")
     options = {name: config[name] for name in names} | {"maximum_iterations": config["steps"]}
+    weight = config["length_penalty_weight"]
+    in_float64 = config["float64_penalties"] and weight != 0
 
     def run_tf(x: Any) -> dict[str, Any]:
+        with float64_penalties(in_float64):
+            return run_tf_as_it_is(x)
+
+    def run_tf_as_it_is(x: Any) -> dict[str, Any]:
         embedding = x["embedding"]
         embedding_fn = (lambda ids: tf.gather(2 * embedding, ids)) if config["embedding_fn"] else None
         decoder = tfa.seq2seq.BeamSearchDecoder(
@@ -74,7 +94,8 @@ def beam_search_decoder(config: Config) -> Pair:
             embedding_fn=embedding_fn,
             output_layer=model.tf_output_layer,
             dtype="float64",
-            **options,
+            **options
+            | ({"length_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
         )
         output, state, lengths = decoder(
             None if embedding_fn else embedding,
@@ -93,6 +114,7 @@ def beam_search_decoder(config: Config) -> Pair:
             beam,
             embedding_fn=embedding_fn,
             output_layer=model.output_layer,
+            length_penalty_precision="logits" if in_float64 else "tensorflow",
             output_time="steps_run",
             **options,
         )
@@ -113,7 +135,7 @@ def beam_search_decoder(config: Config) -> Pair:
         run_tf=run_tf,
         run_jax=run_jax,
         noise_from=(lambda leaves, x: run_jax(leaves, x, Nudged))
-        if config["length_penalty_weight"] == 0.6
+        if weight == 0.6 and not in_float64
         else None,
     )
 
@@ -158,6 +180,7 @@ ATTENDING = {
     "units": st.sampled_from([2, 5]),
     "seed": st.integers(0, 2**16),
     "coverage_penalty_weight": st.sampled_from([0.0, 0.2, 1.0]),
+    "float64_penalties": st.booleans(),
     "alignment_history": st.booleans(),
     "reorder_tensor_arrays": st.booleans(),
 }
@@ -172,7 +195,9 @@ def attending_beam_search(config: Config) -> Pair:
     batch, beam, units, steps = (config[name] for name in ("batch", "beam", "units", "steps"))
     vocab, depth, time = 4, 2, 3
     # TensorFlow multiplies the alignments with a float32 mask, which fails in float64.
-    float32 = config["coverage_penalty_weight"] != 0
+    weight = config["coverage_penalty_weight"]
+    in_float64 = weight != 0 and config["float64_penalties"]
+    float32 = weight != 0 and not in_float64
     dtype = "float32" if float32 else "float64"
     model = AttentionModel(
         rng,
@@ -198,6 +223,10 @@ def attending_beam_search(config: Config) -> Pair:
     options["maximum_iterations"] = steps
 
     def run_tf(x: Any) -> dict[str, Any]:
+        with float64_penalties(in_float64):
+            return run_tf_as_it_is(x)
+
+    def run_tf_as_it_is(x: Any) -> dict[str, Any]:
         tile = tfa.seq2seq.tile_batch
         model.tf_mechanism.setup_memory(
             tile(x["memory"], beam), memory_sequence_length=tile(tf.constant(lengths), beam)
@@ -205,7 +234,12 @@ def attending_beam_search(config: Config) -> Pair:
         state = model.tf_wrapper.get_initial_state(batch_size=batch * beam, dtype=dtype)
         state = state.clone(cell_state=[tile(x[name], beam) for name in "hc"])
         decoder = tfa.seq2seq.BeamSearchDecoder(
-            model.tf_wrapper, beam, output_layer=model.tf_output_layer, dtype=dtype, **options
+            model.tf_wrapper,
+            beam,
+            output_layer=model.tf_output_layer,
+            dtype=dtype,
+            **options
+            | ({"coverage_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
         )
         output, state, final_lengths = decoder(
             x["embedding"], start_tokens=start_tokens, end_token=END, initial_state=state

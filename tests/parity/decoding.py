@@ -17,6 +17,7 @@ from jax_models.cells import BasicLSTMCell
 from oracle.bridge.attention_layouts import attention_layer, luong_attention
 from oracle.bridge.layout import Layout
 from oracle.bridge.layouts import dense, keras_lstm
+from oracle.tolerance import FLOAT32_RUNS
 from tests.parity.harness import Pair
 from tests.parity.tensorflow_side import tf, tfa
 
@@ -183,7 +184,7 @@ def hold_together(
                 tf_side[f"gradient/{layer}/{name}"] = leaf
 
     def differentiate(
-        run: Callable[[Any, Tensors], dict[str, Any]], dtype: Any = jnp.float64
+        run: Callable[[Any, Tensors], dict[str, Any]], move: Callable[[Any], Any] = jnp.float64
     ) -> dict[str, np.ndarray]:
         def weigh(floats: Any, others: Tensors) -> tuple[Any, Any]:
             leaves, arrays = floats
@@ -191,19 +192,16 @@ def hold_together(
             loss = 0.0
             for name, weighting in weightings.items():
                 result = results[name]
-                loss += jnp.sum(
-                    jnp.where(jnp.abs(result) < HUGE, result, 0) * weighting.astype(result.dtype)
-                )
+                weighed = jnp.where(jnp.abs(result) < HUGE, result, 0) * weighting.astype(result.dtype)
+                loss += jnp.sum(weighed)
             return loss, results
 
-        arrays = {name: jnp.asarray(array) for name, array in given.items()}
-        floats = {k: v.astype(dtype) for k, v in arrays.items() if jnp.issubdtype(v.dtype, jnp.floating)}
-        others = {k: v for k, v in arrays.items() if k not in floats}
-        leaves = jax.tree.map(lambda leaf: leaf.astype(dtype), model.leaves if model else {})
+        floats = {k: v for k, v in given.items() if np.issubdtype(v.dtype, np.floating)}
+        others = {k: jnp.asarray(v) for k, v in given.items() if k not in floats}
+        moved = jax.tree.map(move, (model.leaves if model else {}, floats))
         with jax.disable_jit():
-            (loss, results), (leaf_gradients, array_gradients) = jax.value_and_grad(weigh, has_aux=True)(
-                (leaves, floats), others
-            )
+            value_and_grad = jax.value_and_grad(weigh, has_aux=True)
+            (loss, results), (leaf_gradients, array_gradients) = value_and_grad(moved, others)
         side = {name: np.asarray(result) for name, result in results.items()} | {
             "loss": np.asarray(loss)
         }
@@ -214,16 +212,26 @@ def hold_together(
         return side
 
     jax_side = differentiate(run_jax)
+    noisy = [differentiate(noise_from)] if noise_from else []
+    if float32:
+        moves = [jnp.float32, *[lambda x: _jitter(rng, x)] * (FLOAT32_RUNS - 1)]
+        noisy = [differentiate(run_jax, move) for move in moves]
     noise = {}
-    if float32 or noise_from:
-        noisy = differentiate(run_jax, jnp.float32) if float32 else differentiate(noise_from or run_jax)
-        for name, array in noisy.items():
-            if np.issubdtype(array.dtype, np.floating):
-                with np.errstate(invalid="ignore"):
-                    difference = np.nan_to_num(array.astype(np.float64) - jax_side[name])
-                if float32 or difference.any():
-                    noise[name] = difference
+    for name, exact in jax_side.items():
+        if noisy and np.issubdtype(exact.dtype, np.floating):
+            with np.errstate(invalid="ignore"):
+                errors = [np.nan_to_num(run[name].astype(np.float64) - exact) for run in noisy]
+            largest = np.max([np.abs(error) for error in errors], axis=0)
+            if float32 or largest.any():
+                noise[name] = largest
     return Pair(tf=_split_huge(tf_side), jax=_split_huge(jax_side), noise=noise)
+
+
+def _jitter(rng: np.random.Generator, x: Any) -> Any:
+    """Move every number to a neighbouring float32 number, or leave it."""
+    exact = np.asarray(x, np.float32)
+    towards = rng.choice(np.array([-np.inf, 0, np.inf], np.float32), size=exact.shape)
+    return jnp.asarray(np.where(towards == 0, exact, np.nextafter(exact, towards)))
 
 
 def _split_huge(side: Mapping[str, Any]) -> dict[str, Any]:
