@@ -44,9 +44,9 @@ def describe_quirks() -> str:
     lines = [
         "# Quirks of TensorFlow's",
         "",
-        "What TensorFlow gets wrong, `jax_models` gets wrong with it, so that a port can be verified. Each fault is",
-        "the default of a switch; the other value shows what it should have been. `docs/update.py` writes this",
-        "page from `jax_models/quirks.py`, which a test holds against the code.",
+        "What TensorFlow gets wrong, `jax_models` gets wrong with it, so that a port can be verified. Each",
+        "fault is the default of a switch; the other value shows what it should have been. `docs/update.py`",
+        "writes this page from `jax_models/quirks.py`, which a test holds against the code.",
         "",
         "| where | switch | default | corrected | what TensorFlow does |",
         "| --- | --- | --- | --- | --- |",

@@ -18,12 +18,13 @@ from oracle import spec as spec_module
 from oracle.errors import CaseError, RecordError, SpecError
 from oracle.series import Series, cut_windows
 from oracle.spec import Spec
-from oracle.storage import read_arrays, write_arrays
+from oracle.storage import digest_arrays, read_arrays, write_arrays
 
 FORMAT = 1
 
-SOURCE_TIME, TARGET_TIME = 22, 11
-"""The default window: two solar cycles of about eleven years are read, one is predicted."""
+SOURCE_TIME, TARGET_TIME = 22, 10
+"""The default window: two solar cycles of about eleven years are read, and ten years predicted. No size of
+the default batch equals another, so that no exchange of axes can hide."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Case:
     data_from: str
 
     def __post_init__(self) -> None:
-        _check_tensors("weight", self.weights, weight_shapes(self.spec))
+        _check_tensors("weight", self.weights, weight_shapes(self.spec), self.weights_from)
         source, target = self.batch.get("source"), self.batch.get("target")
         if source is None or target is None or source.ndim != 3 or target.ndim != 3:
             raise CaseError("case: the batch needs `source` and `target`, each [batch, time, features]")
@@ -62,7 +63,7 @@ class Case:
                 "give at least one row, one source step and two target steps"
             )
         shapes = batch_shapes(self.spec, len(source), source.shape[1], target.shape[1] - 1)
-        _check_tensors("batch tensor", self.batch, shapes)
+        _check_tensors("batch tensor", self.batch, shapes, self.data_from)
         for name, time in (("source_length", source.shape[1]), ("target_length", target.shape[1] - 1)):
             lengths = self.batch.get(name)
             if lengths is not None and not ((lengths >= 0) & (lengths <= time)).all():
@@ -97,6 +98,11 @@ def batch_shapes(spec: Spec, batch: int, source_time: int, target_time: int) -> 
         state = (batch, spec.encoder.units)
         shapes |= {"initial_state/c": state, "initial_state/h": state}
     return shapes
+
+
+def digest_case(case: Case) -> str:
+    """What tells one case's weights and batch from another's: 32 hexadecimal digits."""
+    return digest_arrays({}, _flatten(case))
 
 
 def random_weights(spec: Spec, seed: int) -> dict[str, np.ndarray]:
@@ -204,15 +210,18 @@ def write_case(case: Case, path: str | os.PathLike[str]) -> None:
     Raises:
         RecordError: if the place cannot be written.
     """
-    arrays = {f"weight/{name}": array for name, array in case.weights.items()}
-    arrays |= {f"batch/{name}": array for name, array in case.batch.items()}
     header = {
         "spec": spec_module.encode(case.spec),
         "seed": case.seed,
         "weights_from": case.weights_from,
         "data_from": case.data_from,
     }
-    write_arrays(path, arrays, kind="case", format=FORMAT, header=header)
+    write_arrays(path, _flatten(case), kind="case", format=FORMAT, header=header)
+
+
+def _flatten(case: Case) -> dict[str, np.ndarray]:
+    weights = {f"weight/{name}": array for name, array in case.weights.items()}
+    return weights | {f"batch/{name}": array for name, array in case.batch.items()}
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -263,7 +272,10 @@ def _draw_lengths(
 
 
 def _check_tensors(
-    kind: str, tensors: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    kind: str,
+    tensors: Mapping[str, np.ndarray],
+    shapes: Mapping[str, tuple[int, ...]],
+    origin: str,
 ) -> None:
     if missing := sorted(shapes.keys() - tensors.keys()):
         raise CaseError(f"case: {kind} {', '.join(missing)} is missing; given: {', '.join(tensors)}")
@@ -281,5 +293,5 @@ def _check_tensors(
             where = np.argwhere(~np.isfinite(tensor))[0].tolist()
             raise CaseError(
                 f"case: {kind} {name} is not finite at {where} ({tensor[tuple(where)]}); gradients of it "
-                "mean nothing: mend the file that it came from"
+                f"mean nothing; it comes from {origin}"
             )

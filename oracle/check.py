@@ -117,6 +117,8 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
         raise UsageError(f"no mode {request.mode!r}; choose from {', '.join(zoo.MODES)}")
     if request.batch_size < 1:
         raise UsageError(f"batch size {request.batch_size}: nothing to compute on; give at least 1")
+    if request.weights == "":
+        raise UsageError("the path of the weights is empty; maybe a variable that was meant is not set")
     if request.seed < 0:
         raise UsageError(f"seed {request.seed}: give a number from 0 on")
     chosen = [choice for name in request.models or zoo.DEFAULT_MODELS for choice in zoo.choose(name)]
@@ -133,7 +135,9 @@ class _Cases:
         self._checkpoint = (
             None
             if request.weights == RANDOM_WEIGHTS
-            else runner.read_checkpoint(request.weights or str(zoo.TRAINED_WEIGHTS))
+            else runner.read_checkpoint(
+                str(zoo.TRAINED_WEIGHTS) if request.weights is None else request.weights
+            )
         )
         self._made: dict[Spec, Case] = {}
 
@@ -152,4 +156,6 @@ class _Cases:
             return random_weights(spec, seed), f"random, seed {seed}"
         sites = find_sites(spec, checkpoint.convention)
         weights = read_weights(sites, checkpoint.variables, where=checkpoint.path)
-        return {path: leaf.astype(np.float32) for path, leaf in weights.items()}, checkpoint.path
+        origin = checkpoint.path if self._request.weights is not None else zoo.TRAINED_WEIGHTS.name
+        with np.errstate(over="ignore"):
+            return {path: leaf.astype(np.float32) for path, leaf in weights.items()}, origin

@@ -5,8 +5,11 @@ Exit codes: 0 everything matches; 1 a finding; 2 a usage or environment error; 3
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,10 +42,18 @@ SETTINGS = {
 }
 """What `[tool.oracle]` may hold: the options of `oracle compare`."""
 
+
+def _version() -> str:
+    from oracle.frameworks import installed_version
+
+    return f"gradient-oracle {installed_version('gradient-oracle')}"
+
+
 app = App(
     name="oracle",
     help="Check the gradients of a TensorFlow encoder-decoder against an independent Flax model.",
-    version_flags=["--version"],
+    version=_version,
+    suppress_keyboard_interrupt=False,
 )
 
 
@@ -75,7 +86,8 @@ def compare(
         What the ports compute in. The oracle is always in float64; float32 is held against the
         oracle's own float32 error.
     mode
-        How TensorFlow runs the ports; by default as each port is meant to run.
+        How TensorFlow runs the ports; by default as each port is meant to run. `oracle models` says
+        which port has which modes.
     weights
         The prefix of a TensorFlow checkpoint, or `random`. By default, weights that were trained on
         the sunspots.
@@ -107,7 +119,7 @@ def compare(
     with show_progress("comparing", quiet=quiet) as on_done, runner:
         comparisons = list(check(request, runner, on_done=on_done))
     _deliver(comparisons, output_format, output, verbose=verbose, quiet=quiet)
-    return 0 if all(comparison.matches for comparison in comparisons) else 1
+    return 0 if comparisons and all(comparison.matches for comparison in comparisons) else 1
 
 
 @app.command
@@ -115,7 +127,7 @@ def models() -> int:
     """List what can be compared: each port with its modes and its spec."""
     from oracle.listing import list_models
 
-    print(list_models(), end="")
+    print(list_models(), end="", flush=True)
     return 0
 
 
@@ -125,7 +137,7 @@ def doctor() -> int:
     from oracle.doctor import examine
 
     report, healthy = examine()
-    print(report, end="")
+    print(report, end="", flush=True)
     return 0 if healthy else 2
 
 
@@ -197,12 +209,21 @@ def train(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit. `arguments` are those after the program's name."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # As Ctrl-C does, so that the two processes and their files go too.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     sys.exit(run(arguments))
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line. Returns the exit code."""
-    verbose = "-v" in arguments or "--verbose" in arguments
+    verbose = _is_verbose(arguments)
+    if not verbose:
+        warnings.simplefilter("ignore")
     try:
         app.config = _find_settings(arguments)
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
@@ -213,21 +234,41 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, verbose=False)
     except BrokenPipeError:
-        # Whoever read our output has seen enough of it.
-        sys.stderr.close()
-        return 141
+        return _leave_output(141)
+    except OSError as error:
+        # Every file that we open has errors of its own: this is standard output.
+        _leave_output(2)
+        return _fail(f"standard output cannot be written: {error.strerror or error}", 2, verbose=verbose)
     except Exception as error:
         message = f"a defect of gradient-oracle, please report it: {type(error).__name__}: {error}"
         return _fail(message, 3, verbose=True)
     return code if isinstance(code, int) else 0
 
 
+def _is_verbose(arguments: Sequence[str]) -> bool:
+    """Whether `-v` was given, alone or among other letters, or by the environment."""
+    if os.environ.get("ORACLE_VERBOSE", "").lower() in ("1", "true", "yes", "on"):
+        return True
+    return any(
+        argument == "--verbose" or (argument[:1] == "-" and argument[:2] != "--" and "v" in argument)
+        for argument in arguments
+    )
+
+
+def _leave_output(code: int) -> int:
+    """Stop writing to a standard output that takes no more, lest Python complain when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
 def _find_settings(arguments: Sequence[str]) -> tuple[Any, ...]:
     """Where options come from that are no flags: the environment, then pyproject.toml."""
+    # They are the options of `compare`: a report's ORACLE_OUTPUT must not become a checkpoint of `train`.
+    if not arguments or arguments[0] != "compare":
+        return ()
     sources: list[Any] = [Env("ORACLE_", command=False)]
     path = find_pyproject(Path.cwd())
-    # The settings are those of `compare`; the other commands have fewer options.
-    if path is not None and arguments and arguments[0] == "compare":
+    if path is not None:
         settings = read_settings(path, known=SETTINGS)
         sources.append(Dict(settings, allow_unknown=False, use_commands_as_keys=False, source=str(path)))
     return tuple(sources)
@@ -242,8 +283,6 @@ def _fail(message: str, code: int, *, verbose: bool) -> int:
 
 def _check_output(output: Path | None) -> None:
     """Refuse a place that cannot be written before minutes are spent on what should go there."""
-    import os
-
     from oracle.errors import UsageError
 
     if output is None:
@@ -263,19 +302,37 @@ def _deliver(
     """Put the report where it was asked for."""
     from rich.console import Console
 
-    from oracle.report import RENDERERS
+    from oracle.report import RENDERERS, render_text
+    from oracle.report.github import render_annotations, render_summary
     from oracle.report.text import PLAIN_WIDTH, print_text
     from oracle.storage import write_bytes
 
+    class Terminal(Console):
+        """A console that leaves a closed pipe to `run`, where rich would exit with 1, as for a finding."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if output is not None:
-        write_bytes(output, RENDERERS[output_format](comparisons).encode())
+        text = (
+            render_text(comparisons, verbose=verbose, quiet=quiet)
+            if output_format == "text"
+            else RENDERERS[output_format](comparisons)
+        )
+        write_bytes(output, text.encode())
     elif output_format == "text":
-        console = Console(highlight=False)
+        console = Terminal(highlight=False)
         if not console.is_terminal or console.width < PLAIN_WIDTH:
-            console = Console(highlight=False, width=max(console.width, PLAIN_WIDTH))
+            console = Terminal(highlight=False, width=max(console.width, PLAIN_WIDTH))
         print_text(comparisons, console, verbose=verbose, quiet=quiet)
+    elif output_format == "github" and summary:
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(render_summary(comparisons))
+        sys.stdout.write(render_annotations(comparisons))
     else:
         sys.stdout.write(RENDERERS[output_format](comparisons))
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

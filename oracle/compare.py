@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
+from oracle.case import weight_shapes
 from oracle.errors import RecordError
 from oracle.record import Failure, Origin, Record
 from oracle.tolerance import (
@@ -119,22 +120,26 @@ def compare_records(
         yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
             case jittered by roundings (`oracle.case.jitter_case`).
         only: the names of the tensors to compare, where a port does not give all of them; the report
-            says what was left out. By default all, and one that the port does not give is a finding.
+            says what was left out. The gradients of the weights are compared whether named or not. By
+            default all are, and one that the port does not give is a finding.
 
     Raises:
-        RecordError: if the records are not of one spec and seed, are not of these precisions, hold
-            no tensor at all, or the oracle's own are not finite; or if `only` names a tensor that the
-            oracle does not have.
+        RecordError: if the records are not a port's and the oracle's of one case, are not of these
+            precisions, or hold no tensor at all; if the oracle's own are not finite, or its gradient of
+            a weight is zero throughout; or if `only` names a tensor that the oracle does not have.
     """
     _check_records(port, oracle, yardstick)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
     truths = _arrays(oracle)
+    weight_gradients = {f"gradient/{path}" for path in weight_shapes(oracle.spec)}
+    _check_evidence(truths, weight_gradients)
     if only is not None and (unknown := sorted(set(only) - truths.keys())):
         raise RecordError(
             f"compare: the oracle has no tensor {', '.join(unknown)}; it has {', '.join(truths)}"
         )
-    left_out = () if only is None else tuple(name for name in truths if name not in only)
+    asked = truths.keys() if only is None else weight_gradients | set(only)
+    left_out = tuple(name for name in truths if name not in asked)
     truths = {name: truth for name, truth in truths.items() if name not in left_out}
     tolerances = _tolerances(truths, yardstick)
     rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
@@ -147,13 +152,21 @@ def compare_records(
 
 
 def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) -> None:
+    if port.origin.side != "port" or {side.origin.side for side in (oracle, *yardstick)} != {"oracle"}:
+        raise RecordError(
+            f"compare: a port's record is held against the oracle's, not the {port.origin.side}'s against "
+            f"the {oracle.origin.side}'s; maybe one file was given twice, or the two were exchanged"
+        )
+    if oracle.origin.case != port.origin.case:
+        raise RecordError(
+            "compare: the records are of different weights or batches "
+            f"({port.origin.model}: {port.origin.weights}, {port.origin.data}, seed {port.origin.seed}; "
+            f"{oracle.origin.model}: {oracle.origin.weights}, {oracle.origin.data}, seed "
+            f"{oracle.origin.seed}); record both sides on one case"
+        )
     for other in (oracle, *yardstick):
-        if other.spec != port.spec or other.origin.seed != port.origin.seed:
-            raise RecordError(
-                f"compare: the records are of different cases: {port.origin.model} with seed "
-                f"{port.origin.seed}, {other.origin.model} with seed {other.origin.seed}; record both "
-                "sides on one case"
-            )
+        if other.spec != port.spec:
+            raise RecordError("compare: the records are of different specs; record both sides on one case")
         if not other.tensors:
             raise RecordError("compare: the oracle's record holds no tensor; nothing can be compared")
     if oracle.origin.dtype != "float64":
@@ -167,6 +180,16 @@ def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) ->
         raise RecordError("compare: a record of the yardstick is not in float32")
     if port.failure is None and not port.tensors:
         raise RecordError("compare: the port's record holds no tensor; nothing can be compared")
+
+
+def _check_evidence(truths: Mapping[str, np.ndarray], weight_gradients: Collection[str]) -> None:
+    """A gradient that is zero throughout would be matched by a port that has lost it."""
+    vacuous = [name for name, truth in truths.items() if name in weight_gradients and not truth.any()]
+    if vacuous:
+        raise RecordError(
+            f"compare: the oracle's {', '.join(vacuous)} is zero throughout on this case, which a port "
+            "without any gradient would match too; are weights or data all zeros? Give others"
+        )
 
 
 def _arrays(oracle: Record) -> dict[str, np.ndarray]:

@@ -23,7 +23,7 @@ def import_tensorflow() -> ModuleType:
     if installed_version("tf-keras"):
         # From TensorFlow 2.16 on, tf.keras is Keras 3, which lacks the legacy cells, unless asked.
         os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-    tensorflow = _import("tensorflow", extra="tf", hint="TensorFlow 2.15 needs Python 3.11")
+    tensorflow = _import("tensorflow", extra="tf", hint="TensorFlow 2.15 needs Python 3.11 and NumPy 1")
     # tfa leaves assertions unused in v1 graphs, which TensorFlow logs as errors with tracebacks.
     tensorflow.get_logger().setLevel("CRITICAL")
     return tensorflow
@@ -47,8 +47,8 @@ def import_jax() -> ModuleType:
         MissingPackageError: if one of them is not installed or cannot be imported.
     """
     _quiet_cpp_logs()
-    _import("flax.linen", extra="jax", hint="flax 0.10.4 does not work with jax 0.4.34")
-    return _import("jax", extra="jax", hint="")
+    _import("flax.linen", extra="jax", hint="flax must fit jax, as 0.10.3 does 0.4.34")
+    return _import("jax", extra="jax", hint="jax and jaxlib must be of one version")
 
 
 @contextlib.contextmanager
@@ -82,10 +82,10 @@ def _import(module: str, *, extra: str, hint: str) -> ModuleType:
     except (ImportError, AttributeError, TypeError) as error:
         # An incompatible pair of versions fails with any of these.
         package = module.partition(".")[0]
-        state = (
-            "is not installed"
-            if isinstance(error, ModuleNotFoundError) and error.name == package
-            else (f"cannot be imported here ({type(error).__name__}: {error})")
-        )
-        advice = f"install it with `pip install 'gradient-oracle[{extra}]'`"
-        raise MissingPackageError(f"{package} {state}; {advice}{f'; {hint}' if hint else ''}") from error
+        if isinstance(error, ModuleNotFoundError) and error.name in (package, module):
+            state = "is not installed"
+        else:
+            state = f"cannot be imported here ({type(error).__name__}: {error}; {hint})"
+        raise MissingPackageError(
+            f"{package} {state}; install it with `pip install 'gradient-oracle[{extra}]'`"
+        ) from error

@@ -19,7 +19,7 @@ import msgspec
 import numpy as np
 
 from oracle import spec as spec_module
-from oracle.case import Case
+from oracle.case import Case, digest_case
 from oracle.errors import RecordError, SpecError
 from oracle.frameworks import installed_version
 from oracle.spec import Spec
@@ -41,6 +41,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         versions: the versions of the framework and of the packages that took part.
         python: the version of Python.
         device: what it ran on.
+        case: the digest of the case's weights and batch (`oracle.case.digest_case`).
         seed: the case's seed.
         weights: where the case's weights are from.
         data: where the case's batch is from.
@@ -55,6 +56,7 @@ class Origin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
     python: str
     device: str
+    case: str
     seed: int
     weights: str
     data: str
@@ -133,6 +135,7 @@ def record_port(case: Case, tensors: Mapping[str, Any], *, model: str, mode: str
         versions={"tensorflow": installed_version("tensorflow") or "?"},
         python=platform.python_version(),
         device="?",
+        case=digest_case(case),
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,

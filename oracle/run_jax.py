@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from oracle.case import Case, weight_shapes
+from oracle.case import Case, digest_case, weight_shapes
 from oracle.errors import UsageError
 from oracle.frameworks import import_jax, installed_version, precise_jax
 from oracle.record import Origin, Record
@@ -65,6 +65,7 @@ def run_oracle(
         versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
         python=platform.python_version(),
         device=device.device_kind,
+        case=digest_case(case),
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,

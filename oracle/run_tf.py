@@ -14,12 +14,13 @@ import numpy as np
 from oracle import zoo
 from oracle.bridge.mapping import check_names, leaf_variables, read_gradients, write_weights
 from oracle.bridge.sites import Site, find_sites
-from oracle.case import Case
+from oracle.case import Case, digest_case
+from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow, import_tfa, installed_version
 from oracle.record import Failure, Origin, Record
 
 if TYPE_CHECKING:
-    from tf_models.port import Step
+    from tf_models.port import Port, Step
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -76,6 +77,7 @@ def run_port(
         },
         python=platform.python_version(),
         device=_describe_device(tf),
+        case=digest_case(case),
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,
@@ -115,8 +117,7 @@ def _run_in_function(
     # The port makes its variables at its first step. XLA cannot make any, so `tf.function` goes first.
     _call_port(step if mode == "eager" else step.get_concrete_function, tensors)
     sites = find_sites(case.spec, port.convention)
-    by_name = port.variables_by_name()
-    _check_variables(sites, by_name, module)
+    by_name = _check_variables(sites, port)
     for name, array in write_weights(sites, weights).items():
         by_name[name].assign(array)
     if mode == "xla":
@@ -137,8 +138,7 @@ def _run_in_session(
         tensors = {name: tf.compat.v1.placeholder(array.dtype, array.shape) for name, array in batch.items()}
         step = _call_port(port.step, tensors)
         sites = find_sites(case.spec, port.convention)
-        by_name = port.variables_by_name()
-        _check_variables(sites, by_name, module)
+        by_name = _check_variables(sites, port)
         fetched = tf.nest.flatten(step)
         with tf.compat.v1.Session() as session:
             session.run(tf.compat.v1.global_variables_initializer())
@@ -155,9 +155,17 @@ def _run_in_session(
     return _name_tensors(sites, tf.nest.pack_sequence_as(step, filled)), _gradient_variables(sites)
 
 
-def _check_variables(sites: Sequence[Site], by_name: Mapping[str, Any], module: ModuleType) -> None:
-    shapes = {name: tuple(variable.shape) for name, variable in by_name.items()}
-    check_names(sites, shapes, where=f"the variables of {module.__name__}")
+def _check_variables(sites: Sequence[Site], port: Port) -> dict[str, Any]:
+    """The port's variables by name: all that it can train, and those of the spec, each once."""
+    by_name = port.variables_by_name()
+    where = f"the variables of {type(port).__module__}"
+    named = {id(variable) for variable in by_name.values()}
+    if unnamed := [variable.name for variable in port.trainable_variables if id(variable) not in named]:
+        raise BridgeError(
+            f"{where}: {', '.join(unnamed)} can be trained but has no name; add it to variables_by_name"
+        )
+    check_names(sites, {name: tuple(variable.shape) for name, variable in by_name.items()}, where=where)
+    return by_name
 
 
 def _name_tensors(sites: Sequence[Site], step: Step) -> dict[str, np.ndarray | None]:

@@ -117,7 +117,8 @@ class _Worker:
         self._log = folder / f"{side}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "oracle.worker", side],
+                # -P: no module of the folder that we are called in.
+                [sys.executable, "-P", "-m", "oracle.worker", side],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if verbose else log,

@@ -88,7 +88,8 @@ def cut_windows(
     columns.
 
     Raises:
-        CaseError: if the series is too short or too narrow for one window, or for so many.
+        CaseError: if the series is too short or too narrow for one window, or for so many, or has a
+            constant column.
     """
     time, features = series.values.shape
     if target_features > features:
@@ -107,11 +108,25 @@ def cut_windows(
             f"{target_time} steps; choose from 1 to {possible}"
         )
     starts = generator.choice(possible, batch_size, replace=False)
-    spread = series.values.std(axis=0)
-    values = (series.values - series.values.mean(axis=0)) / np.where(spread == 0, 1.0, spread)
+    values = _standardise(series)
     past = starts[:, None] + np.arange(source_time)
     future = starts[:, None] + source_time - 1 + np.arange(1 + target_time)
     return Windows(values[past], values[future][..., :target_features])
+
+
+def _standardise(series: Series) -> np.ndarray:
+    """Each column less its mean, by its standard deviation."""
+    # Scaled first, so that the squares of large numbers do not overflow.
+    peak = np.abs(series.values).max(axis=0)
+    scaled = series.values / np.where(peak == 0, 1.0, peak)
+    spread = scaled.std(axis=0)
+    for column, width in zip(series.columns, spread, strict=True):
+        if width < 1e-9:
+            raise CaseError(
+                f"{series.name}: column {column!r} is constant, and would be zeros in every window, which "
+                "hide wrong gradients; leave it out"
+            )
+    return (scaled - scaled.mean(axis=0)) / spread
 
 
 def _number(text: str, where: str) -> float:

@@ -10,6 +10,9 @@ from typing import Any
 
 from oracle.errors import UsageError
 
+PATHS = {"weights", "data", "output"}
+"""Settings that are paths, taken from the folder that pyproject.toml is in. `random` weights are no path."""
+
 
 def find_pyproject(start: Path) -> Path | None:
     """The nearest pyproject.toml at or above `start`."""
@@ -26,7 +29,9 @@ def read_settings(path: Path, *, known: Collection[str]) -> dict[str, Any]:
         UsageError: if the file is not TOML, or the table has a key that is not known.
     """
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("oracle", {})
+        table: Any = tomllib.loads(path.read_text(encoding="utf-8"))
+        for key in ("tool", "oracle"):
+            table = table.get(key, {}) if isinstance(table, dict) else None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path}: cannot be read as TOML: {error}") from error
     if not isinstance(table, dict):
@@ -36,4 +41,7 @@ def read_settings(path: Path, *, known: Collection[str]) -> dict[str, Any]:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
             raise UsageError(f"{path}: [tool.oracle] has no setting {key!r}; {hint}")
+    for key in PATHS & table.keys():
+        if isinstance(table[key], str) and table[key] != "random":
+            table[key] = str(path.parent / table[key])
     return table

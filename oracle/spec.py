@@ -73,6 +73,67 @@ class EncoderDecoder(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
             )
 
 
+class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An attention mechanism of tfa.seq2seq.
+
+    Args:
+        mechanism: which one.
+        units: its depth; for Luong's the decoder's units.
+        scaled: Luong's `scale`, Bahdanau's `normalize`.
+        layer_units: width of the attention layer; None for none, so that the attention is the context.
+    """
+
+    mechanism: Literal["luong", "bahdanau", "luong_monotonic", "bahdanau_monotonic"]
+    units: int
+    scaled: bool = False
+    layer_units: int | None = None
+
+
+class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="attention-nmt"):
+    """A translator: embeddings, a bidirectional encoder, an attentive decoder that is fed its attention.
+
+    Each layer of the encoder concatenates its two directions; the decoder has as many layers of twice the
+    units, and each starts from the concatenated final states of the encoder's layer. The loss is the
+    cross-entropy by token, averaged over the tokens that are no padding.
+
+    Args:
+        source_vocab: number of source tokens, the padding among them.
+        target_vocab: number of target tokens.
+        embedding: width of both embeddings.
+        cell: the kind of every cell.
+        units: units of each direction of the encoder.
+        layers: layers of the encoder and of the decoder.
+        attention: the decoder's attention.
+    """
+
+    source_vocab: int
+    target_vocab: int
+    embedding: int
+    cell: Literal["lstm", "gru"]
+    units: int
+    layers: int
+    attention: Attention
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "source_vocab": self.source_vocab,
+            "target_vocab": self.target_vocab,
+            "embedding": self.embedding,
+            "units": self.units,
+            "layers": self.layers,
+            "attention.units": self.attention.units,
+            "attention.layer_units": 1 if self.attention.layer_units is None else self.attention.layer_units,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise SpecError(f"spec: {name} is {size}; it must be at least 1")
+        if self.attention.mechanism.startswith("luong") and self.attention.units != 2 * self.units:
+            raise SpecError(
+                f"spec: Luong attention of {self.attention.units} units cannot be queried by a decoder of "
+                f"{2 * self.units}; give attention.units = {2 * self.units}"
+            )
+
+
 Spec = EncoderDecoder
 """Every kind of model that can be described. One kind today."""
 

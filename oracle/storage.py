@@ -44,7 +44,7 @@ def write_arrays(
         name: np.ascontiguousarray(array).reshape(np.shape(array)) for name, array in arrays.items()
     }
     whole = {"kind": kind, "format": format, **header}
-    text = json.dumps({**whole, "digest": _digest(whole, contiguous)})
+    text = json.dumps({**whole, "digest": digest_arrays(whole, contiguous)})
     write_bytes(path, safetensors.numpy.save(contiguous, {METADATA_KEY: text}))
 
 
@@ -54,9 +54,14 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     Raises:
         RecordError: if the place cannot be written; nothing is left half-written.
     """
-    path = Path(path)
+    # Through a link, so that it goes on pointing where it did.
+    path = Path(os.path.realpath(path))
     temporary = None
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            # A device or a pipe cannot be replaced, only written to.
+            path.write_bytes(content)
+            return
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -98,7 +103,7 @@ def read_arrays(
         ) from error
     except OSError as error:
         raise RecordError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if header.pop("digest", None) != _digest(header, arrays):
+    if header.pop("digest", None) != digest_arrays(header, arrays):
         raise RecordError(
             f"{path}: it does not hold what was written (the digest differs): it was changed or damaged; "
             "copy it again, or record it anew"
@@ -129,7 +134,8 @@ def _read_header(path: Path, metadata: Mapping[str, str], kind: str, format: int
     return header
 
 
-def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+def digest_arrays(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """BLAKE2b, 16 bytes in hexadecimal, of a header and of named arrays, whatever their order."""
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         array = arrays[name]

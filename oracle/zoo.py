@@ -135,8 +135,8 @@ def choose(name: str) -> list[Choice]:
     if not found:
         known = [model.name for model in MODELS] + [choice.name for choice in choices()]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"the models are {', '.join(known)}"
-        raise UsageError(f"no model {name!r}; {hint} `oracle models` lists them all")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise UsageError(f"no model {name!r}; {hint}`oracle models` lists them all")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import tensorflow as tf
@@ -32,6 +32,9 @@ class Port(Protocol):
 
     convention: str
     """How its variables are named and laid out: `tf1` or `keras`; see `oracle.bridge`."""
+
+    trainable_variables: Sequence[tf.Variable]
+    """All that it can train, as `tf.Module` finds it; `variables_by_name` must name every one."""
 
     def variables_by_name(self) -> dict[str, tf.Variable]:
         """Its trainable variables, named as the convention has it. Empty before the first step."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from oracle.bridge.checkpoints import PATTERN_CHARACTERS
 from oracle.case import series_batch
 from oracle.errors import CaseError, UsageError
 from oracle.series import Series
@@ -49,7 +50,7 @@ def train(
         The loss before each step.
 
     Raises:
-        UsageError: if the model cannot be trained, or the output cannot be written.
+        UsageError: if the model cannot be trained, or the output cannot be written or is there already.
         CaseError: if the series does not fit, or the loss becomes NaN or infinite.
     """
     if steps < 1:
@@ -60,6 +61,15 @@ def train(
     output = Path(output)
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"{output}: {output.parent} is not a directory that can be written; choose another")
+    if any(character in str(output) for character in PATTERN_CHARACTERS):
+        raise UsageError(
+            f"{output}: TensorFlow cannot read a checkpoint with one of {' '.join(PATTERN_CHARACTERS)} in "
+            "its name; choose another"
+        )
+    if _files_of(output.parent, output):
+        raise UsageError(
+            f"{output}: a checkpoint of that name is there already; remove it, or choose another"
+        )
     batches = _draw_batches(spec, series, seed=seed, batch_size=batch_size)
     losses: list[float] = []
 
@@ -72,9 +82,17 @@ def train(
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
         savers[model](spec, batches, steps, seed, slots, record, Path(folder) / output.name)
         # The index comes last: a checkpoint without one does not exist.
-        for path in sorted(Path(folder).glob(f"{output.name}.*"), key=lambda path: path.suffix == ".index"):
+        for path in sorted(_files_of(Path(folder), output), key=lambda path: path.suffix == ".index"):
             os.replace(path, output.parent / path.name)
     return losses
+
+
+def _files_of(folder: Path, prefix: Path) -> list[Path]:
+    """A checkpoint's files in a folder: those named `prefix.index`, `prefix.data-...`, `prefix.meta`."""
+    kinds = (".index", ".meta", ".data-")
+    return [
+        path for path in folder.iterdir() if path.name.startswith(tuple(f"{prefix.name}{k}" for k in kinds))
+    ]
 
 
 def _train_in_session(

@@ -121,9 +121,7 @@ def tfa_layer_norm_simple_rnn(features: int, units: int, *, use_bias: bool = Tru
     return _with_renamed({}, {}, [], shapes | {"norm/scale": ("gamma", (units,))})
 
 
-def tfa_nas(
-    features: int, units: int, *, projection: int | None = None, use_bias: bool = False
-) -> Layout:
+def tfa_nas(features: int, units: int, *, projection: int | None = None, use_bias: bool = False) -> Layout:
     """`tfa.rnn.NASCell`: eight parts a kernel, in the order of the paper; `projection_weights`."""
     outputs = units if projection is None else projection
     shapes = _keras_shapes(features, outputs, 8 * units, use_bias=use_bias)

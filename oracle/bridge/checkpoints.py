@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,10 @@ _TF1_SLOT = re.compile(
 )
 _TF1_COUNTERS = {"global_step", "beta1_power", "beta2_power"}
 _TF2_COUNTERS = {"save_counter", "step"}
+
+
+PATTERN_CHARACTERS = "*?["
+"""What a checkpoint's path must not contain, since TensorFlow looks for its files by a pattern."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,11 @@ def _find_prefix(path: Path) -> str:
         if latest is None:
             raise BridgeError(f"{path}: a directory with no `checkpoint` file; give a checkpoint's prefix")
         return latest
+    if any(character in str(path) for character in PATTERN_CHARACTERS):
+        raise BridgeError(
+            f"{path}: TensorFlow takes {' '.join(PATTERN_CHARACTERS)} in a checkpoint's name for a pattern "
+            "and cannot read it; rename its files"
+        )
     prefix = str(path).removesuffix(".index")
     prefix = re.sub(r"\.data-\d{5}-of-\d{5}$", "", prefix)
     if not Path(f"{prefix}.index").is_file():
@@ -101,21 +110,28 @@ def _find_prefix(path: Path) -> str:
             f"{path}: no checkpoint there ({prefix}.index does not exist); give the prefix, "
             "as in `model.ckpt` for `model.ckpt.index`"
         )
-    if not list(Path(prefix).parent.glob(f"{Path(prefix).name}.data-*")):
+    if not any(path.name.startswith(f"{Path(prefix).name}.data-") for path in Path(prefix).parent.iterdir()):
         raise BridgeError(f"{prefix}.index has no {Path(prefix).name}.data-... beside it; copy that too")
     return prefix
 
 
 def _sort_tf1(prefix: str, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    counters = {name: tensor for name, tensor in tensors.items() if name in _TF1_COUNTERS}
+    # An optimizer that was made inside a scope puts the scope before all of its names.
+    counters = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[2] in _TF1_COUNTERS}
     slots = {
         name: tensor
         for name, tensor in tensors.items()
         # A slot is named after the variable that it belongs to.
-        if (match := _TF1_SLOT.search(name)) and name[: match.start()] in tensors
+        if (match := _TF1_SLOT.search(name)) and _ends_with_any(name[: match.start()], tensors)
     }
     variables = {name: tensors[name] for name in tensors if name not in counters and name not in slots}
     return Checkpoint(prefix, "tf1", variables, slots, counters)
+
+
+def _ends_with_any(name: str, names: Collection[str]) -> bool:
+    """Whether a name is one of the names, perhaps behind a scope."""
+    parts = name.split("/")
+    return any("/".join(parts[start:]) in names for start in range(len(parts)))
 
 
 def _sort_tf2(prefix: str, tensors: Mapping[str, np.ndarray]) -> Checkpoint:

@@ -57,13 +57,19 @@ class Layout:
         """Carry the variables' values to the oracle. Shapes as in `self.variables`.
 
         Raises:
-            BridgeError: on a missing, extra or misshapen variable.
+            BridgeError: on a missing, extra or misshapen variable, or on different dtypes in one leaf.
         """
         _check_shapes("variable", self.variables, variables)
-        dtype = np.result_type(*variables.values())
-        leaves = {name: np.empty(shape, dtype) for name, shape in self.leaves.items()}
+        dtypes = {block.leaf: variables[block.variable].dtype for block in self.blocks}
+        leaves = {name: np.empty(shape, dtypes[name]) for name, shape in self.leaves.items()}
         for block in self.blocks:
-            values = variables[block.variable][_index(block.variable_spans)] - dtype.type(block.shift)
+            values = variables[block.variable][_index(block.variable_spans)]
+            if values.dtype != dtypes[block.leaf]:
+                raise BridgeError(
+                    f"layout: leaf {block.leaf!r} is held by variables of different dtypes, {values.dtype} "
+                    f"({block.variable!r}) and {dtypes[block.leaf]}; give them all in one"
+                )
+            values = values - values.dtype.type(block.shift)
             leaves[block.leaf][_index(block.leaf_spans)] = values.T if block.transposed else values
         return leaves
 
@@ -74,10 +80,11 @@ class Layout:
             BridgeError: on a missing, extra or misshapen leaf.
         """
         _check_shapes("leaf", self.leaves, leaves)
-        dtype = np.result_type(*leaves.values())
-        variables = {name: np.empty(shape, dtype) for name, shape in self.variables.items()}
+        dtypes = {block.variable: leaves[block.leaf].dtype for block in self.blocks}
+        variables = {name: np.empty(shape, dtypes[name]) for name, shape in self.variables.items()}
         for block in self.blocks:
-            values = leaves[block.leaf][_index(block.leaf_spans)] + dtype.type(block.shift)
+            values = leaves[block.leaf][_index(block.leaf_spans)]
+            values = values + values.dtype.type(block.shift)
             spans = _index(block.variable_spans)
             variables[block.variable][spans] = values.T if block.transposed else values
         return variables
@@ -90,8 +97,11 @@ class Layout:
         has the gradient None.
         """
         held_by_none = {b.leaf for b in self.blocks if gradients[b.variable] is None}
+        known = [gradient.dtype for gradient in gradients.values() if gradient is not None]
         filled = {
-            name: np.zeros(self.variables[name]) if gradient is None else gradient
+            name: np.zeros(self.variables[name], known[0] if known else float)
+            if gradient is None
+            else gradient
             for name, gradient in gradients.items()
         }
         unshifted = tuple(

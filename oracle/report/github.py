@@ -17,7 +17,7 @@ from oracle.report.verdict import (
 
 
 def render_github(comparisons: Sequence[Comparison]) -> str:
-    """The annotations, then the summary."""
+    """The annotations, then the summary. `oracle compare` parts them if GitHub gives a place for each."""
     return render_annotations(comparisons) + render_summary(comparisons)
 
 

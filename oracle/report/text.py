@@ -26,10 +26,10 @@ PLAIN_WIDTH = 160
 """Wide enough that a table in a file is not cut."""
 
 
-def render_text(comparisons: Sequence[Comparison]) -> str:
-    """The report as plain text: a table and a verdict for each port."""
+def render_text(comparisons: Sequence[Comparison], *, verbose: bool = False, quiet: bool = False) -> str:
+    """The report as plain text: a table and a verdict for each port. See `print_text`."""
     console = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, legacy_windows=False)
-    print_text(comparisons, console)
+    print_text(comparisons, console, verbose=verbose, quiet=quiet)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     return "\n".join(line.rstrip() for line in lines) + "\n"

@@ -163,7 +163,7 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert series_batch(spec, series, seed=0, batch_size=6, source_time=3, target_time=2)
     with pytest.raises(CaseError, match="choose from 1 to 6"):
         series_batch(spec, series, seed=0, batch_size=7, source_time=3, target_time=2)
-    with pytest.raises(CaseError, match="at least 33 steps"):
+    with pytest.raises(CaseError, match="at least 32 steps"):
         series_batch(spec, series, seed=0, batch_size=1)
     with pytest.raises(CaseError, match="the model reads 13"):
         series_batch(SUNSPOT_SPEC, series, seed=0, batch_size=1)

@@ -22,6 +22,24 @@ pytestmark = pytest.mark.tf
 SPEC = EncoderDecoder(13, 12, LSTM(3), LSTM(3))
 
 
+def test_scoped_optimizers_are_set_apart(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    v1 = tf.compat.v1
+    prefix = tmp_path / "m.ckpt"
+    with tf.Graph().as_default():
+        kernel = v1.get_variable("encoder/kernel", [2, 3])
+        with v1.variable_scope("train"):
+            v1.train.AdamOptimizer().minimize(tf.reduce_sum(kernel**2))
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            v1.train.Saver().save(session, str(prefix))
+    checkpoint = read_checkpoint(prefix)
+    assert list(checkpoint.variables) == ["encoder/kernel"]
+    assert sorted(checkpoint.counters) == ["train/beta1_power", "train/beta2_power"]
+    assert sorted(checkpoint.slots) == ["train/encoder/kernel/Adam", "train/encoder/kernel/Adam_1"]
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A TF1 Saver checkpoint and a TF2 checkpoint, each with its optimizer's slots."""
@@ -165,6 +183,14 @@ def test_training_that_cannot_be_done_writes_nothing(tmp_path: Path, monkeypatch
 
     with pytest.raises(UsageError, match="cannot be trained"):
         train("implicit_state", SPEC, sunspots(), steps=1, output=tmp_path / "m.ckpt")
+    with pytest.raises(UsageError, match=r"cannot read a checkpoint with one of \* \? \["):
+        train("dynamic_rnn", SPEC, sunspots(), steps=1, output=tmp_path / "m[1]")
+    with pytest.raises(BridgeError, match="for a pattern"):
+        read_checkpoint(tmp_path / "m[1]")
+    (tmp_path / "old.ckpt.index").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        train("dynamic_rnn", SPEC, sunspots(), steps=1, output=tmp_path / "old.ckpt")
+    (tmp_path / "old.ckpt.index").unlink()
     with pytest.raises(UsageError, match="at least 1"):
         train("dynamic_rnn", SPEC, sunspots(), steps=0, output=tmp_path / "m.ckpt")
     with pytest.raises(UsageError, match="not a directory"):

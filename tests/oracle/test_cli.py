@@ -65,8 +65,11 @@ def test_help_and_models_import_no_framework() -> None:
         (["compare", "--batchsize", "3"], "batchsize"),
         (["compare", "--output", "no/such/folder/report.txt"], "cannot be written"),
         (["compare", "--data", "none.csv", "--weights", "random"], "none.csv"),
-        (["compare", "--data", "short.csv", "--weights", "random"], "at least 33 steps"),
+        (["compare", "--data", "short.csv", "--weights", "random"], "at least 32 steps"),
         (["compare", "--data", "nan.csv", "--weights", "random"], "row 2, column 'a': 'nan' is not finite"),
+        (["compare", "--data", "constant.csv", "--weights", "random"], "column 'b' is constant"),
+        (["compare", "--weights", ""], "path of the weights is empty"),
+        (["compare", "--weights", "none.ckpt"], "none.ckpt"),
         (["train", "implicit_state", "--steps", "1", "--output", "m.ckpt"], "cannot be trained"),
         (["train", "dynamic_rnn", "--output", "m.ckpt"], "steps"),
         (["compar"], "compar"),
@@ -79,6 +82,8 @@ def test_bad_input_is_one_line_and_exit_code_2(
     header = "year," + ",".join("abcdefghijklm") + "\n"
     (tmp_path / "short.csv").write_text(header + "".join(f"{t}{',1.5' * 13}\n" for t in range(20)))
     (tmp_path / "nan.csv").write_text(header + f"1,nan{',1' * 12}\n")
+    rows = "".join(f"{t},{t}{',5' * 12}\n" for t in range(60))
+    (tmp_path / "constant.csv").write_text(header + rows)
     before = sorted(tmp_path.iterdir())
     one_process = ["--processes", "1"] if arguments[0] == "compare" else []
     assert run([*arguments, *one_process]) == 2
@@ -116,6 +121,7 @@ def test_settings_go_flag_then_environment_then_pyproject(
         ("[tool.oracle]\nbatchsize = 3\n", "did you mean 'batch-size'?"),
         ("[tool.oracle\n", "cannot be read as TOML"),
         ("[tool]\noracle = 3\n", "not a table"),
+        ("tool = 3\n", "not a table"),
         ("[tool.oracle]\nprecision = 'f8'\n", "f8"),
     ],
 )
@@ -126,6 +132,80 @@ def test_bad_settings_are_refused(
     assert run(["compare"]) == 2
     assert said in capsys.readouterr().err
     assert run(["models"]) == 0
+
+
+def test_paths_in_settings_are_of_the_settings_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.oracle]\ndata = 'series.csv'\nweights = 'random'\n")
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert run(["compare", "--processes", "1"]) == 2
+    assert f"{tmp_path / 'series.csv'}: cannot be read" in capsys.readouterr().err
+
+
+def test_settings_are_those_of_compare_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ORACLE_OUTPUT", "report.txt")
+    assert run(["train", "dynamic_rnn", "--steps", "1"]) == 2
+    assert "--output" in capsys.readouterr().err
+
+
+def test_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib.metadata import version
+
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"gradient-oracle {version('gradient-oracle')}\n"
+
+
+def test_closed_and_full_outputs_are_no_findings() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m oracle models | true; echo ${{PIPESTATUS[0]}}; "
+        f"{sys.executable} -m oracle models > /dev/full; echo $?",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    closed, full = done.stdout.split()
+    assert closed in ("0", "141")
+    assert full == "2"
+    assert done.stderr == "error: standard output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
+    import time
+
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "oracle", "compare"],
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(temporary.glob("gradient-oracle-*/*.log")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "error: interrupted\n")
+    assert not list(temporary.iterdir())
+
+
+def test_workers_import_nothing_from_the_folder_they_are_called_in(tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('shadowed')\n")
+    (tmp_path / "oracle.py").write_text("raise SystemExit('shadowed')\n")
+    from oracle.errors import OracleError
+    from oracle.runner import TwoProcesses
+
+    with TwoProcesses() as runner, pytest.raises(OracleError, match="no checkpoint there|not installed"):
+        runner.read_checkpoint("none.ckpt")
 
 
 def test_a_defect_of_ours_is_exit_code_3(
@@ -217,7 +297,6 @@ def test_junit_is_xml_and_a_killed_side_is_an_error(
     (suite,) = ElementTree.parse(path).getroot()
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("22", "0", "0")
     # A side that dies, as by the kernel for want of memory.
-    monkeypatch.setenv("PYTHONSTARTUP", "")
     import oracle.runner
 
     class Killed(oracle.runner._Worker):

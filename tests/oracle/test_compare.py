@@ -152,6 +152,21 @@ def test_only_what_is_named_is_compared_and_the_rest_is_told() -> None:
         compare_records(port, oracle, only=["gradient/c"])
 
 
+def test_the_gradients_of_weights_cannot_be_left_out() -> None:
+    tensors = {"loss": truth(), "gradient/encoder/cell/bias": truth(20)}
+    comparison = compare_records(
+        Record(SMALL, ORIGIN, {"loss": truth()}), Record(SMALL, ORACLE, tensors), only=["loss"]
+    )
+    assert [row.status for row in comparison.rows] == ["match", "missing"]
+    assert not comparison.matches
+
+
+def test_a_gradient_that_is_zero_throughout_proves_nothing() -> None:
+    tensors = {"loss": truth(), "gradient/encoder/cell/bias": np.zeros(20)}
+    with pytest.raises(RecordError, match="gradient/encoder/cell/bias is zero throughout"):
+        compare_records(Record(SMALL, ORIGIN, tensors), Record(SMALL, ORACLE, tensors))
+
+
 def test_port_that_raised_is_no_success() -> None:
     failure = Failure("AttributeError", "'NoneType' object has no attribute 'outer_context'", "")
     port = Record(SMALL, ORIGIN, {}, failure=failure)
@@ -174,11 +189,14 @@ def test_records_that_do_not_belong_together_are_refused() -> None:
     loss = {"loss": truth()}
     port, oracle = Record(SMALL, ORIGIN, loss), Record(SMALL, ORACLE, loss)
     other_spec = msgspec.structs.replace(SMALL, lengths=True)
-    other_seed = msgspec.structs.replace(ORACLE, seed=1)
-    with pytest.raises(RecordError, match="different cases"):
+    other_case = msgspec.structs.replace(ORACLE, case="f" * 32)
+    with pytest.raises(RecordError, match="different specs"):
         compare_records(port, dataclasses.replace(oracle, spec=other_spec))
-    with pytest.raises(RecordError, match="different cases"):
-        compare_records(port, dataclasses.replace(oracle, origin=other_seed))
+    with pytest.raises(RecordError, match="different weights or batches"):
+        compare_records(port, dataclasses.replace(oracle, origin=other_case))
+    for first, second in ((port, port), (oracle, oracle), (oracle, port)):
+        with pytest.raises(RecordError, match="given twice"):
+            compare_records(first, second)
     with pytest.raises(RecordError, match="truth must be in float64"):
         compare_records(port, dataclasses.replace(oracle, origin=ORACLE32))
     with pytest.raises(RecordError, match="needs the oracle's float32 records"):

@@ -189,6 +189,33 @@ def test_port_that_raises_is_recorded_not_crashed(monkeypatch: pytest.MonkeyPatc
     assert comparison.failure == record.failure
 
 
+def test_a_variable_without_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from oracle.errors import BridgeError
+    from tf_models import explicit_state
+
+    named = explicit_state.ExplicitState.variables_by_name
+
+    def forget_one(self: explicit_state.ExplicitState) -> dict:
+        return {name: variable for name, variable in named(self).items() if name != "projection/bias"}
+
+    monkeypatch.setattr(explicit_state.ExplicitState, "variables_by_name", forget_one)
+    with pytest.raises(BridgeError, match="dense.*bias.* can be trained but has no name"):
+        run_port(small_case("explicit_state/full"), model="explicit_state/full")
+
+
+@pytest.mark.parametrize("variant", ["exchanged", "zeros_silenced"])
+def test_weights_of_zeros_are_no_proof(variant: str) -> None:
+    from oracle.errors import RecordError
+
+    case = small_case(f"implicit_state/{variant}")
+    case = dataclasses.replace(
+        case, weights={path: np.zeros_like(array) for path, array in case.weights.items()}
+    )
+    port = run_port(case, model=f"implicit_state/{variant}")
+    with pytest.raises(RecordError, match="zero throughout"):
+        compare_records(port, run_oracle(case, model=f"implicit_state/{variant}"))
+
+
 def test_results_are_the_same_from_run_to_run() -> None:
     case = small_case("explicit_state/full")
     for run, model in ((run_port, "explicit_state/full"), (run_oracle, "explicit_state/full")):

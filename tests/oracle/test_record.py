@@ -23,6 +23,7 @@ ORIGIN = Origin(
     versions={"tensorflow": "2.15.1"},
     python="3.11.7",
     device="cpu",
+    case="0" * 32,
     seed=0,
     weights="random, seed 0",
     data="random, seed 0",
@@ -208,3 +209,27 @@ def test_record_of_an_own_port_takes_what_tensorflow_gives() -> None:
         record_port(case, {"a": object()}, model="mine")
     with pytest.raises(RecordError, match="all None"):
         record_port(case, {"a": None}, model="mine")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_links_and_pipes_stay_what_they_are(tmp_path: Path, kind: str) -> None:
+    import threading
+
+    from oracle.storage import write_bytes
+
+    path = tmp_path / "out"
+    if kind == "link":
+        (tmp_path / "target").write_bytes(b"old")
+        path.symlink_to(tmp_path / "target")
+        write_bytes(path, b"new")
+        assert path.is_symlink()
+        assert (tmp_path / "target").read_bytes() == b"new"
+    else:
+        os.mkfifo(path)
+        read: list[bytes] = []
+        reader = threading.Thread(target=lambda: read.append(path.read_bytes()))
+        reader.start()
+        write_bytes(path, b"new")
+        reader.join(timeout=10)
+        assert read == [b"new"]
+        assert path.is_fifo()

@@ -69,6 +69,23 @@ def test_none_reaches_only_the_leaves_it_holds() -> None:
     assert carried["bias"] is not None
 
 
+def test_every_leaf_keeps_its_dtype() -> None:
+    keras = layouts.keras_lstm(3, 2, forget_bias=1.0)
+    gradients = {
+        "kernel": np.ones((3, 8), np.float32),
+        "recurrent_kernel": None,
+        "bias": np.ones(8, np.float64),
+    }
+    carried = keras.gradients_to_leaves(gradients)
+    assert (carried["kernel"].dtype, carried["bias"].dtype) == (np.float32, np.float64)
+    assert carried["recurrent_kernel"] is None
+    flax = layouts.flax_lstm(3, 2, forget_bias=1.0)
+    mixed = {name: np.ones(shape) for name, shape in flax.variables.items()}
+    mixed["if/kernel"] = mixed["if/kernel"].astype(np.float32)
+    with pytest.raises(BridgeError, match="different dtypes"):
+        flax.to_leaves(mixed)
+
+
 def test_blocks_that_overlap_or_leave_gaps_are_refused() -> None:
     with pytest.raises(BridgeError, match="do not tile leaf 'w'"):
         Layout({"w": (2,)}, {"v": (1,)}, (Block("w", ((0, 1),), "v", ((0, 1),)),))
