@@ -201,9 +201,7 @@ class BeamSearchDecoder(BaseDecoder):
         attention: Any = ()
         if self.coverage_penalty_weight:
             news = average_alignments(cell_state)
-            attention = state.accumulated_attention_probs + news * (~finished[..., None]).astype(
-                news.dtype
-            )
+            attention = state.accumulated_attention_probs + news * (~finished[..., None]).astype(news.dtype)
             coverage = coverage_penalty(attention) * finished.astype(news.dtype)
             scores = scores + (self.coverage_penalty_weight * coverage)[..., None]
 

@@ -132,7 +132,5 @@ def _check_parents(parent_ids: Int[Array, "time batch beam"]) -> tuple[int, int,
     time, batch, beam = parent_ids.shape
     known = read_if_known(parent_ids)
     if known is not None and known.size and not np.all((known >= 0) & (known < beam)):
-        raise ValueError(
-            f"gather_tree: parent_ids reach from {known.min()} to {known.max()}, beam is {beam}"
-        )
+        raise ValueError(f"gather_tree: parent_ids reach from {known.min()} to {known.max()}, beam is {beam}")
     return time, batch, beam

@@ -159,9 +159,7 @@ class LSTMCell(RNNCell):
         h = jax.nn.sigmoid(o) * self.activation(c)
         if self.num_proj is not None:
             glorot, shape = nn.initializers.glorot_uniform(), (self.units, self.num_proj)
-            h = clip(
-                h @ self.param("projection_kernel", glorot, shape, self.param_dtype), self.proj_clip
-            )
+            h = clip(h @ self.param("projection_kernel", glorot, shape, self.param_dtype), self.proj_clip)
         return LSTMState(c, h), h
 
 

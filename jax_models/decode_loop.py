@@ -148,9 +148,7 @@ def fit_steps(rows: Array, steps: int) -> Array:
 
 def _check_same(name: str, old: Any, new: Any) -> None:
     def describe(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda leaf: f"{getattr(leaf, 'dtype', type(leaf))}{list(jnp.shape(leaf))}", tree
-        )
+        return jax.tree.map(lambda leaf: f"{getattr(leaf, 'dtype', type(leaf))}{list(jnp.shape(leaf))}", tree)
 
     if describe(old) != describe(new):
         raise ValueError(

@@ -44,9 +44,7 @@ class Decoder(nn.Module, metaclass=abc.ABCMeta):
     def step(self, time: Any, inputs: Any, state: Any, feed: Feed) -> tuple[Any, Any, Any, Array]:
         """Return the outputs, the next state, the next inputs and `finished`."""
 
-    def finalize(
-        self, outputs: Any, final_state: Any, sequence_lengths: Any, feed: Feed
-    ) -> tuple[Any, Any]:
+    def finalize(self, outputs: Any, final_state: Any, sequence_lengths: Any, feed: Feed) -> tuple[Any, Any]:
         """Turn the time-major outputs [steps, batch, ...] and the state into what is returned."""
         return outputs, final_state
 
@@ -73,9 +71,7 @@ class BaseDecoder(Decoder, kw_only=True):
     impute_mask: ImputeMask = "tensorflow"
     loop: Loop = "scan"
 
-    def __call__(
-        self, inputs: Any, *, initial_state: Any = None, **kwargs: Any
-    ) -> tuple[Any, Any, Array]:
+    def __call__(self, inputs: Any, *, initial_state: Any = None, **kwargs: Any) -> tuple[Any, Any, Array]:
         """Decode from `initialize(inputs, initial_state=..., **kwargs)`. See `dynamic_decode`."""
         return dynamic_decode(
             self,
@@ -222,17 +218,13 @@ def dynamic_decode(
     def step(decoder: Decoder, carry: Carry, time: Any, rows: Any) -> tuple[Carry, Any]:
         step_feed = Feed(rows, feed.constants)
         carry = carry._replace(state=join_constants(carry.state, held))
-        carry, outputs = advance(
-            decoder, carry, time, step_feed, impute_mask if impute_finished else None
-        )
+        carry, outputs = advance(decoder, carry, time, step_feed, impute_mask if impute_finished else None)
         return carry._replace(state=split_constants(carry.state)[0]), outputs
 
     # A while loop cannot create parameters.
     run = run_while if loop == "while" and not decoder.is_initializing() else run_scan
     carry, outputs = run(decoder, step, carry, feed.rows, steps)
-    outputs, final_state = decoder.finalize(
-        outputs, join_constants(carry.state, held), carry.lengths, feed
-    )
+    outputs, final_state = decoder.finalize(outputs, join_constants(carry.state, held), carry.lengths, feed)
     if output_time == "steps_run":
         steps_run = read_if_known(carry.steps_run)
         if steps_run is None:

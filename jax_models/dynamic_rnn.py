@@ -33,9 +33,7 @@ class Scope(nn.Module):
         initial_state: LSTMState | None = None,
     ) -> tuple[Float[Array, "batch time units"], LSTMState]:
         """Run over the inputs. Returns the outputs and the final state."""
-        return dynamic_rnn(
-            self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state
-        )
+        return dynamic_rnn(self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state)
 
 
 class DynamicRNN(nn.Module):

@@ -35,9 +35,7 @@ class BasicRNNEncoder(nn.Module):
         sequence_length: Int[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch src_time units"], LSTMState]:
         """Run over the inputs, from zeros if no state is given. Returns the outputs and the state."""
-        return dynamic_rnn(
-            self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state
-        )
+        return dynamic_rnn(self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state)
 
 
 class BasicRNNDecoder(nn.Module):
@@ -61,9 +59,7 @@ class BasicRNNDecoder(nn.Module):
         sequence_length: Int[Array, " batch"] | None = None,
     ) -> tuple[Float[Array, "batch tgt_time units"], LSTMState]:
         """Run over the inputs from `initial_state`. Returns the outputs and the state."""
-        return dynamic_rnn(
-            self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state
-        )
+        return dynamic_rnn(self.cell, inputs, sequence_length=sequence_length, initial_state=initial_state)
 
 
 def pass_state(state: LSTMState) -> LSTMState:

@@ -76,9 +76,7 @@ class LayerNormBasicLSTMCell(RNNCell):
         if self.layer_norm:
             gates = self._norm("gate_norm", groups=4)(gates)
         else:
-            gates = gates + self.param(
-                "bias", nn.initializers.zeros_init(), (columns,), self.param_dtype
-            )
+            gates = gates + self.param("bias", nn.initializers.zeros_init(), (columns,), self.param_dtype)
         i, f, g, o = jnp.split(gates, 4, axis=-1)
         g = drop("dropout_masks", self.activation(g), dropout_masks, self.dropout_keep_prob)
         c = jax.nn.sigmoid(f + self.forget_bias) * state.c + jax.nn.sigmoid(i) * g
@@ -210,12 +208,8 @@ class LayerNormSimpleRNNCell(RNNCell):
         check_step(self, state, inputs)
         kernel, recurrent = gate_kernels(self, inputs.shape[-1], self.units, self.units)
         masks = check_masks(dropout_masks, inputs, self.units, masks=1, recurrent_masks=1)
-        total = (
-            multiply(inputs, masks.inputs, 0) @ kernel + multiply(state, masks.recurrent, 0) @ recurrent
-        )
-        norm = LayerNorm(
-            self.layernorm_epsilon, param_dtype=self.param_dtype, use_bias=False, name="norm"
-        )
+        total = multiply(inputs, masks.inputs, 0) @ kernel + multiply(state, masks.recurrent, 0) @ recurrent
+        norm = LayerNorm(self.layernorm_epsilon, param_dtype=self.param_dtype, use_bias=False, name="norm")
         total = norm(total)
         if self.use_bias:
             total += self.param("bias", nn.initializers.zeros_init(), (self.units,), self.param_dtype)

@@ -18,9 +18,7 @@ UnnormalizedTargets = Literal["tensorflow", "exact"]
 """The gradient of target distributions that do not sum to 1: see `sequence_loss`."""
 
 
-def mean_squared_error(
-    outputs: Float[Array, "*shape"], targets: Float[Array, "*shape"]
-) -> Float[Array, ""]:
+def mean_squared_error(outputs: Float[Array, "*shape"], targets: Float[Array, "*shape"]) -> Float[Array, ""]:
     """mean((outputs - targets)^2) over every element.
 
     Raises:
@@ -78,18 +76,14 @@ def sequence_loss(
     """
     _check_options(average_across_timesteps, average_across_batch, sum_over_timesteps, sum_over_batch)
     if logits.ndim != 3:
-        raise ValueError(
-            f"sequence_loss: logits have shape {logits.shape}, expected [batch, time, vocab]"
-        )
+        raise ValueError(f"sequence_loss: logits have shape {logits.shape}, expected [batch, time, vocab]")
     if targets.shape not in (logits.shape[:2], logits.shape):
         raise ValueError(
             f"sequence_loss: targets have shape {targets.shape}, expected {logits.shape[:2]} (ids) or "
             f"{logits.shape} (distributions). Maybe the decoder's outputs are shorter than the targets?"
         )
     if weights is None:
-        raise ValueError(
-            "sequence_loss: weights are missing, expected [batch, time]; for none, pass ones"
-        )
+        raise ValueError("sequence_loss: weights are missing, expected [batch, time]; for none, pass ones")
     if weights.shape != logits.shape[:2]:
         raise ValueError(
             f"sequence_loss: weights have shape {weights.shape}, expected [batch, time] = {logits.shape[:2]}"

@@ -56,8 +56,8 @@ QUIRKS = (
         "impute_mask",
         "tensorflow",
         "batch",
-        "impute_finished shapes its flags [batch, 1], which masks the wrong elements of a state of rank 3 whose "
-        "second axis is as long as the batch.",
+        "impute_finished shapes its flags [batch, 1], which masks the wrong elements of a state of rank 3 "
+        "whose second axis is as long as the batch.",
     ),
     Quirk(
         "beam_search.BeamSearchDecoder",
@@ -85,8 +85,8 @@ QUIRKS = (
         "dropout_every_step",
         None,
         False,
-        "With the options that cuDNN could run, LSTM and GRU drop their inputs by a new mask every step, on CPU "
-        "too; with any other option by one mask for all steps.",
+        "With the options that cuDNN could run, LSTM and GRU drop their inputs by a new mask every step, on "
+        "CPU too; with any other option by one mask for all steps.",
     ),
     Quirk(
         "keras_rnn.LSTM",

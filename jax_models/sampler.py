@@ -281,9 +281,7 @@ class SampleEmbeddingSampler(GreedyEmbeddingSampler):
                 f"sampler: sample_ids has shape {sample_ids.shape}, expected [steps, batch] with the "
                 f"batch of start_tokens, {start_tokens.shape}"
             )
-        finished, first, feed = super().initialize(
-            inputs, start_tokens=start_tokens, end_token=end_token
-        )
+        finished, first, feed = super().initialize(inputs, start_tokens=start_tokens, end_token=end_token)
         rows = () if sample_ids is None else sample_ids.astype(jnp.int32)
         return finished, first, Feed(rows, feed.constants._replace(key=key))
 

@@ -82,9 +82,7 @@ class ScheduledEmbeddingTrainingSampler(TrainingSampler):
         rows, key = feed.rows, feed.constants.key
         if rows.sample_ids is not None and rows.choices is None:
             return rows.sample_ids.astype(jnp.int32)
-        choice_key, id_key = (
-            (None, None) if key is None else jax.random.split(jax.random.fold_in(key, time))
-        )
+        choice_key, id_key = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, time))
         choices = rows.choices
         if choices is None:
             choices = _draw_choices(choice_key, self.sampling_probability, outputs.shape[0])
@@ -99,9 +97,7 @@ class ScheduledEmbeddingTrainingSampler(TrainingSampler):
         """The embedding of the sampled ids where there are any, else the data."""
         finished, base, state = super().next_inputs(time, outputs, state, sample_ids, feed)
         sampled = sample_ids > -1
-        looked_up = look_up(
-            self.embedding_fn, feed.constants.embedding, jnp.where(sampled, sample_ids, 0)
-        )
+        looked_up = look_up(self.embedding_fn, feed.constants.embedding, jnp.where(sampled, sample_ids, 0))
         use = expand_like(sampled & ~jnp.all(finished), base)
         return finished, jnp.where(use, looked_up.astype(base.dtype), base), state
 

@@ -205,9 +205,7 @@ class ESNCell(RNNCell):
         weights = jnp.where(jax.random.bernoulli(mask_key, self.connectivity, shape), weights, 0)
         # The spectral radius by powers, since JAX has the eigenvalues of a general matrix on CPUs only.
         radius = jnp.linalg.norm(weights, 2) if self.use_norm2 else spectral_radius(weights)
-        return jnp.where(
-            radius > 0, weights * (self.spectral_radius / jnp.where(radius > 0, radius, 1)), 0
-        )
+        return jnp.where(radius > 0, weights * (self.spectral_radius / jnp.where(radius > 0, radius, 1)), 0)
 
 
 def spectral_radius(matrix: Float[Array, "units units"]) -> Float[Array, ""]:

@@ -45,9 +45,7 @@ def log_probability(row: int, tokens: tuple[int, ...]) -> float:
     state = jax.tree.map(lambda x: x[row : row + 1], STATE)
     before, total = TOKENS[row], 0.0
     for token in tokens:
-        state, output = CELL.apply(
-            {"params": VARIABLES["params"]["cell"]}, state, EMBEDDING[before][None]
-        )
+        state, output = CELL.apply({"params": VARIABLES["params"]["cell"]}, state, EMBEDDING[before][None])
         layer = VARIABLES["params"]["output_layer"]
         total += float(jax.nn.log_softmax(output @ layer["kernel"] + layer["bias"])[0, token])
         before = token
@@ -165,9 +163,7 @@ def test_it_works_under_jit_vmap_and_checkpoint() -> None:
     again = jax.jit(jax.grad(jax.checkpoint(loss)))(VARIABLES, EMBEDDING)
     many = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))(VARIABLES, jnp.stack([EMBEDDING] * 2))
     for other in (again, jax.tree.map(lambda x: x[0], many)):
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), other, gradient
-        )
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), other, gradient)
 
 
 def test_a_while_loop_gives_what_the_scan_gives() -> None:

@@ -62,18 +62,14 @@ def masks_of(cell: Any) -> dict[str, Any]:
 
 def random_state(cell: Any, seed: int = 1) -> Any:
     leaves, tree = jax.tree.flatten(cell.zero_state(BATCH, jnp.float32))
-    return jax.tree.unflatten(
-        tree, [normal(*leaf.shape, seed=seed + i) for i, leaf in enumerate(leaves)]
-    )
+    return jax.tree.unflatten(tree, [normal(*leaf.shape, seed=seed + i) for i, leaf in enumerate(leaves)])
 
 
 @cells
 def test_state_and_output_have_the_sizes_that_the_cell_says(name: str) -> None:
     cell = CELLS[name]
     state, inputs = cell.zero_state(BATCH, jnp.float32), normal(BATCH, FEATURES)
-    (new_state, output), variables = cell.init_with_output(
-        jax.random.key(0), state, inputs, **masks_of(cell)
-    )
+    (new_state, output), variables = cell.init_with_output(jax.random.key(0), state, inputs, **masks_of(cell))
     assert output.shape == (BATCH, cell.output_size)
     assert jax.tree.structure(new_state) == jax.tree.structure(cell.state_size)
     assert jax.tree.map(jnp.shape, new_state) == jax.tree.map(lambda n: (BATCH, n), cell.state_size)
@@ -118,9 +114,7 @@ def test_batch_of_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["BasicRNNCell", "BasicLSTMCell", "LSTMCell", "GRUCell", "NASCell"])
 def test_tensorflow_order_of_arguments_is_refused(name: str) -> None:
     cell, inputs = CELLS[name], normal(BATCH, FEATURES)
-    with pytest.raises(
-        (TypeError, ValueError), match=r"(TensorFlow's order|expected \[3, 4\]|LSTMState)"
-    ):
+    with pytest.raises((TypeError, ValueError), match=r"(TensorFlow's order|expected \[3, 4\]|LSTMState)"):
         cell.init(jax.random.key(0), inputs, cell.zero_state(BATCH, jnp.float32))
 
 
@@ -158,9 +152,7 @@ def test_impossible_options_are_refused(make: Any, message: str) -> None:
 @pytest.mark.parametrize("masks", [None, WrapperMasks(output=jnp.ones((BATCH, UNITS), bool))])
 def test_missing_mask_is_refused(masks: Any) -> None:
     cell = DropoutWrapper(GRUCell(UNITS), input_keep_prob=0.5)
-    with pytest.raises(
-        ValueError, match=r"masks.input is None but its keep_prob is 0.5.*draw_dropout_masks"
-    ):
+    with pytest.raises(ValueError, match=r"masks.input is None but its keep_prob is 0.5.*draw_dropout_masks"):
         call(cell, masks)
 
 
@@ -205,9 +197,7 @@ def test_drawn_masks_spare_c_and_given_ones_need_not() -> None:
     assert drawn[1].shape == (BATCH, 3)
 
     nothing = LSTMState(jnp.zeros((BATCH, UNITS), bool), None)
-    state, _ = call(
-        DropoutWrapper(BasicLSTMCell(UNITS), state_keep_prob=0.5), WrapperMasks(state=nothing)
-    )
+    state, _ = call(DropoutWrapper(BasicLSTMCell(UNITS), state_keep_prob=0.5), WrapperMasks(state=nothing))
     assert not state.c.any()
     assert state.h.any()
 
@@ -271,9 +261,7 @@ def test_device_wrapper_changes_no_number() -> None:
 
 
 def test_keras_cells_can_be_stacked_under_tf1_wrappers() -> None:
-    stack = MultiRNNCell(
-        (KerasGRUCell(UNITS, dropout=0.5), DropoutWrapper(GRUCell(2), input_keep_prob=0.5))
-    )
+    stack = MultiRNNCell((KerasGRUCell(UNITS, dropout=0.5), DropoutWrapper(GRUCell(2), input_keep_prob=0.5)))
     masks = draw_dropout_masks(stack, jax.random.key(0), BATCH, FEATURES, jnp.float32)
     assert masks[1].input.shape == (BATCH, UNITS)
     assert call(stack, masks)[1].shape == (BATCH, 2)
@@ -292,9 +280,7 @@ def test_clipped_cell_has_tensorflows_gradient_at_the_tie() -> None:
     with warnings.catch_warnings(), tf.Graph().as_default():
         warnings.simplefilter("ignore")
         c = tf.constant([[1.0, -1.0, 0.25, 3.0]])
-        cell = v1.nn.rnn_cell.LSTMCell(
-            4, cell_clip=0.5, forget_bias=0.0, initializer=tf.zeros_initializer()
-        )
+        cell = v1.nn.rnn_cell.LSTMCell(4, cell_clip=0.5, forget_bias=0.0, initializer=tf.zeros_initializer())
         _, state = cell(tf.zeros((1, 2)), v1.nn.rnn_cell.LSTMStateTuple(c, tf.zeros((1, 4))))
         (expected,) = v1.gradients(state.c, c)
         with v1.Session() as session:
@@ -363,9 +349,7 @@ def test_reservoir_has_no_gradient_unless_it_is_trainable() -> None:
 
     for trainable in (False, True):
         cell = ESNCell(UNITS, trainable=trainable)
-        gradient = jax.grad(lambda p, cell=cell: cell.apply(p, normal(BATCH, UNITS), inputs)[1].sum())(
-            params
-        )
+        gradient = jax.grad(lambda p, cell=cell: cell.apply(p, normal(BATCH, UNITS), inputs)[1].sum())(params)
         assert bool(size(gradient["params"]["kernel"]) > 0) == trainable
 
 

@@ -75,9 +75,7 @@ def test_the_outputs_have_the_steps_of_the_bound_or_those_run() -> None:
     output, _, _ = decode(DECODER.clone(maximum_iterations=6), sequence_length=lengths)
     assert output.rnn_output.shape == (BATCH, 6, FEATURES)
     assert not output.rnn_output[:, 2:].any()
-    cut, _, _ = decode(
-        DECODER.clone(maximum_iterations=6, output_time="steps_run"), sequence_length=lengths
-    )
+    cut, _, _ = decode(DECODER.clone(maximum_iterations=6, output_time="steps_run"), sequence_length=lengths)
     assert_close(cut.rnn_output, output.rnn_output[:, :2])
     turned, _, _ = decode(DECODER.clone(output_time_major=True), sequence_length=lengths)
     assert_close(jnp.swapaxes(turned.rnn_output, 0, 1)[:, :2], cut.rnn_output)
@@ -91,9 +89,7 @@ def test_a_while_loop_gives_what_the_scan_gives() -> None:
     by_scan = jax.jit(lambda: decode(greedy, inputs=EMBEDDING, **tokens))()
     by_while = jax.jit(lambda: decode(greedy.clone(loop="while"), inputs=EMBEDDING, **tokens))()
     assert_close(by_while, by_scan)
-    variables = greedy.clone(loop="while").init(
-        jax.random.key(1), EMBEDDING, initial_state=STATE, **tokens
-    )
+    variables = greedy.clone(loop="while").init(jax.random.key(1), EMBEDDING, initial_state=STATE, **tokens)
     assert jax.tree.structure(variables) == jax.tree.structure(VARIABLES)
 
 
@@ -172,9 +168,7 @@ class Attending(nn.Module):
 
 @pytest.mark.parametrize("impute_finished", [False, True])
 def test_an_attention_wrapper_is_a_cell(impute_finished: bool) -> None:
-    wrapper = AttentionWrapper(
-        CELL, LuongAttention(UNITS), attention_layer_size=2, alignment_history=True
-    )
+    wrapper = AttentionWrapper(CELL, LuongAttention(UNITS), attention_layer_size=2, alignment_history=True)
     model = Attending(BasicDecoder(wrapper, TrainingSampler(), impute_finished=impute_finished))
     memory = jax.random.normal(jax.random.key(4), (BATCH, 5, 3))
     variables = model.init(jax.random.key(5), memory)

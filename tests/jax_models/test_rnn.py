@@ -105,9 +105,7 @@ def test_nan_spoils_a_gradient_only_where_the_cell_is_run(lengths: list[int], sp
     for loop, given in ((dynamic_rnn, inputs), (static_rnn, list(jnp.swapaxes(inputs, 0, 1)))):
 
         def loss(params: Any, loop: Any = loop, given: Any = given) -> Any:
-            outputs, final = run(
-                cell, given, loop=loop, params=params, sequence_length=jnp.array(lengths)
-            )
+            outputs, final = run(cell, given, loop=loop, params=params, sequence_length=jnp.array(lengths))
             return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves((outputs, final)))
 
         value, gradient = jax.value_and_grad(loss)(params)
@@ -178,9 +176,7 @@ def test_backward_cell_reads_each_row_from_its_own_end() -> None:
     assert_close(last_bw[1:2], last)
     assert not out_bw[0].any()
     assert not out_bw[1, 2:].any()
-    forward = run(
-        GRUCell(UNITS), inputs, params={"params": params["params"]["fw"]}, sequence_length=lengths
-    )
+    forward = run(GRUCell(UNITS), inputs, params={"params": params["params"]["fw"]}, sequence_length=lengths)
     assert_close((out_fw, last_fw), forward)
 
 
@@ -199,9 +195,7 @@ def test_reverse_time(time_major: bool) -> None:
     turn = (lambda array: jnp.swapaxes(array, 0, 1)) if time_major else (lambda array: array)
     found = reverse_time(turn(values), sequence_length=jnp.array(lengths), time_major=time_major)
     np.testing.assert_array_equal(turn(found), expected)
-    np.testing.assert_array_equal(
-        reverse_time(turn(values), time_major=time_major), turn(values[:, ::-1])
-    )
+    np.testing.assert_array_equal(reverse_time(turn(values), time_major=time_major), turn(values[:, ::-1]))
 
 
 def test_transformations_of_a_stack_with_dropout() -> None:

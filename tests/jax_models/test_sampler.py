@@ -145,9 +145,7 @@ def test_a_module_can_be_the_embedding() -> None:
             "end_token has shape",
         ),
         (
-            lambda: SampleEmbeddingSampler().initialize(
-                EMBEDDING, start_tokens=jnp.array([0]), end_token=0
-            ),
+            lambda: SampleEmbeddingSampler().initialize(EMBEDDING, start_tokens=jnp.array([0]), end_token=0),
             "either a key",
         ),
         (
@@ -156,9 +154,7 @@ def test_a_module_can_be_the_embedding() -> None:
         ),
         (lambda: ScheduledOutputTrainingSampler(0.1).initialize(INPUTS), "give a key, or the choices"),
         (
-            lambda: ScheduledOutputTrainingSampler(0.1).initialize(
-                INPUTS, choices=jnp.ones((4, 3), bool)
-            ),
+            lambda: ScheduledOutputTrainingSampler(0.1).initialize(INPUTS, choices=jnp.ones((4, 3), bool)),
             r"choices has shape \(4, 3\)",
         ),
         (

@@ -94,8 +94,7 @@ def beam_search_decoder(config: Config) -> Pair:
             embedding_fn=embedding_fn,
             output_layer=model.tf_output_layer,
             dtype="float64",
-            **options
-            | ({"length_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
+            **options | ({"length_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
         )
         output, state, lengths = decoder(
             None if embedding_fn else embedding,
@@ -238,8 +237,7 @@ def attending_beam_search(config: Config) -> Pair:
             beam,
             output_layer=model.tf_output_layer,
             dtype=dtype,
-            **options
-            | ({"coverage_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
+            **options | ({"coverage_penalty_weight": tf.constant(weight, tf.float64)} if in_float64 else {}),
         )
         output, state, final_lengths = decoder(
             x["embedding"], start_tokens=start_tokens, end_token=END, initial_state=state

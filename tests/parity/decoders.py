@@ -96,9 +96,7 @@ def basic_decoder(config: Config) -> Pair:
 
     def run_jax(leaves: Any, x: Any) -> dict[str, Any]:
         sampler = TrainingSampler(time_major=config["time_major"])
-        decoder = BasicDecoder(
-            model.cell, sampler, model.output_layer, output_time="steps_run", **options
-        )
+        decoder = BasicDecoder(model.cell, sampler, model.output_layer, output_time="steps_run", **options)
         output, state, lengths = decoder.apply(
             {"params": leaves},
             x["inputs"],

@@ -202,9 +202,7 @@ def hold_together(
         with jax.disable_jit():
             value_and_grad = jax.value_and_grad(weigh, has_aux=True)
             (loss, results), (leaf_gradients, array_gradients) = value_and_grad(moved, others)
-        side = {name: np.asarray(result) for name, result in results.items()} | {
-            "loss": np.asarray(loss)
-        }
+        side = {name: np.asarray(result) for name, result in results.items()} | {"loss": np.asarray(loss)}
         for path, gradient in flatten_dict(leaf_gradients, sep="/").items():
             side[f"gradient/{path}"] = np.asarray(gradient)
         for name, gradient in array_gradients.items():

@@ -89,8 +89,7 @@ class Decoding:
 @parity(
     "tfa.seq2seq.TrainingSampler",
     configurations=st.fixed_dictionaries(
-        SIZES
-        | {"time_major": st.booleans(), "limit": st.sampled_from([None, "sequence_length", "mask"])}
+        SIZES | {"time_major": st.booleans(), "limit": st.sampled_from([None, "sequence_length", "mask"])}
     ),
 )
 def training_sampler(config: Config) -> Pair:
@@ -136,16 +135,12 @@ def training_sampler(config: Config) -> Pair:
     return hold_together(config["seed"], given=given, model=None, run_tf=run_tf, run_jax=run_jax)
 
 
-SCHEDULED = (
-    SIZES | OPTIONS | {"probability": st.sampled_from([0.0, 0.5, 1.0]), "own_function": st.booleans()}
-)
+SCHEDULED = SIZES | OPTIONS | {"probability": st.sampled_from([0.0, 0.5, 1.0]), "own_function": st.booleans()}
 
 
 @parity(
     "tfa.seq2seq.ScheduledEmbeddingTrainingSampler",
-    configurations=st.fixed_dictionaries(
-        SCHEDULED | {"replay": st.sampled_from(["ids", "choices and ids"])}
-    ),
+    configurations=st.fixed_dictionaries(SCHEDULED | {"replay": st.sampled_from(["ids", "choices and ids"])}),
 )
 def scheduled_embedding(config: Config) -> Pair:
     decoding = Decoding(config)

@@ -249,9 +249,7 @@ def _replay(module: Any, steps: Iterator, variational: Iterator) -> Any:
 
     def each(keep_prob: float) -> Any:
         return (
-            PerStep(jnp.asarray(next(steps) >= 1 - float(np.float32(keep_prob))))
-            if keep_prob < 1
-            else None
+            PerStep(jnp.asarray(next(steps) >= 1 - float(np.float32(keep_prob)))) if keep_prob < 1 else None
         )
 
     first = each(module.input_keep_prob)

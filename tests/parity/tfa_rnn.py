@@ -91,8 +91,7 @@ def _run_cell(
         state = [tensors.get(f"state/{name}", zeros[name]) for name in sizes]
         cell.build((batch, tensors["inputs"].shape[-1]))
         variables = {
-            local_name(weight.name.removesuffix(":0"), layout.variables): weight
-            for weight in cell.weights
+            local_name(weight.name.removesuffix(":0"), layout.variables): weight for weight in cell.weights
         }
         values = {
             name: array / np.sqrt(array.shape[0])
@@ -126,13 +125,9 @@ def _masks_used(cell: Any, config: Config, count: int) -> DropoutMasks:
     one: dict[str, Any] = {"count": 4} if "LSTM" in cell.name else {}
     drawn = (
         cell.get_dropout_mask_for_cell(inputs, True, **one) if config["dropout"] else None,
-        cell.get_recurrent_dropout_mask_for_cell(h, True, **one)
-        if config["recurrent_dropout"]
-        else None,
+        cell.get_recurrent_dropout_mask_for_cell(h, True, **one) if config["recurrent_dropout"] else None,
     )
-    stacked = [
-        None if d is None else np.reshape(np.stack(d), (-1, batch, d[0].shape[-1])) for d in drawn
-    ]
+    stacked = [None if d is None else np.reshape(np.stack(d), (-1, batch, d[0].shape[-1])) for d in drawn]
     return DropoutMasks(*(None if s is None else jnp.asarray(s[:count]) for s in stacked))
 
 
@@ -188,9 +183,7 @@ def layer_norm_lstm_cell(config: Config) -> Pair:
     ),
 )
 def layer_norm_simple_rnn_cell(config: Config) -> Pair:
-    options = _pick(
-        config, "activation", "use_bias", "layernorm_epsilon", "dropout", "recurrent_dropout"
-    )
+    options = _pick(config, "activation", "use_bias", "layernorm_epsilon", "dropout", "recurrent_dropout")
     units = config["units"]
     return step_through(
         _make(tfa.rnn.LayerNormSimpleRNNCell, units, **options),
