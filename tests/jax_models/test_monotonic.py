@@ -55,8 +55,8 @@ def test_parallel_and_recursive_follow_the_definition() -> None:
 
 
 def test_hard_takes_the_first_chosen_step_not_before_the_last() -> None:
-    p = jnp.array([[1.0, 0.0, 1.0, 1.0]] * 4 + [[0.0] * 4])
-    previous = jnp.concatenate([jnp.eye(4), jnp.eye(4)[:1]])
+    p = jnp.array([[1.0, 0.0, 1.0, 1.0]] * 4 + [[0.0] * 4], jnp.float32)
+    previous = jnp.concatenate([jnp.eye(4), jnp.eye(4)[:1]]).astype(jnp.float32)
     expected = [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]
     for mode in ("recursive", "hard"):
         np.testing.assert_array_equal(monotonic_attention(p, previous, mode), expected)
