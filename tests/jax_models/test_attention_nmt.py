@@ -90,7 +90,9 @@ def test_decoding_compiles_and_a_beam_of_one_is_greedy():
     variables = {"params": module.init(jax.random.key(1), **BATCH)["params"]}
     options = {"start_token": 1, "end_token": 2, "maximum_iterations": 5}
     source = BATCH["source"], BATCH["source_length"]
-    greedy, lengths = jax.jit(lambda v: module.apply(v, *source, **options, method="greedy_decode"))(variables)
+    greedy, lengths = jax.jit(lambda v: module.apply(v, *source, **options, method="greedy_decode"))(
+        variables
+    )
     beam, beam_lengths = jax.jit(
         lambda v: module.apply(v, *source, **options, beam_width=1, method="beam_search_decode")
     )(variables)

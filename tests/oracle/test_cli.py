@@ -253,7 +253,7 @@ def test_default_run_compares_the_original_and_its_conversion_on_trained_weights
         "4 of 4 comparisons match",
     ):
         assert line in done.stdout
-    assert "checkpoints/sunspots-lstm-256" in done.stdout
+    assert "weights: sunspots-lstm-256; data: sunspots 1749-2008; seed 0" in done.stdout
     assert done.stdout.count("gradient/encoder/cell/recurrent_kernel   [256, 1024]") == 4
 
 

@@ -8,6 +8,7 @@ from tests.parity.harness import SUBJECTS
 
 MODULES: tuple[str, ...] = (
     "attention",
+    "attention_nmt",
     "attention_wrapper",
     "beam_search",
     "decoders",
