@@ -99,7 +99,7 @@ def test_initial_state_zeros_is_the_implicit_one() -> None:
         for part in parents:
             node = node.setdefault(part, {})
         node[name] = leaf
-    zeros = jnp.zeros((4, 5))
+    zeros = jnp.zeros((4, 5), jnp.float32)
     explicit = ExplicitState(5, 2).apply(
         {"params": params}, source, target, initial_state=LSTMState(zeros, zeros)
     )

@@ -1,14 +1,16 @@
 """Run the thorough parity check and write `docs/parity.md`.
 
-    uv run python -m tests.parity [--configurations 2000] [--jobs 2] [--only SUBSTRING]
+    uv run python -m tests.parity [--configurations 2000] [--jobs 2] [--only SUBSTRING] [--results FILE]
 
 Nothing is written unless every configuration of every symbol agrees. With `--only`, the result is printed
-and not written.
+and not written. With `--results`, each symbol's result is kept in a file of JSON lines as it comes, and a
+symbol that is there already, without an error, is not run again.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -59,6 +61,14 @@ def run_symbols(symbols: list[str], configurations: int) -> None:
         print(json.dumps(result), flush=True)
 
 
+def read_results(path: Path | None, symbols: list[str]) -> list[dict]:
+    """What an earlier run kept of these symbols, without those that disagreed."""
+    if path is None or not path.exists():
+        return []
+    results = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [result for result in results if result["symbol"] in symbols and not result["error"]]
+
+
 def describe(results: list[dict], configurations: int) -> str:
     """The results as Markdown."""
     from oracle.frameworks import installed_version
@@ -101,6 +111,7 @@ def main() -> int:
     parser.add_argument("--configurations", type=int, default=2000)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--only", default="")
+    parser.add_argument("--results", type=Path)
     parser.add_argument("--symbols", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.symbols is not None:
@@ -109,6 +120,9 @@ def main() -> int:
     from tests.parity.subjects import SUBJECTS
 
     symbols = sorted(symbol for symbol in SUBJECTS if options.only in symbol)
+    results = read_results(options.results, symbols)
+    done = {result["symbol"] for result in results}
+    left = [symbol for symbol in symbols if symbol not in done]
     # hypothesis may stop a little early where it has seen all there is to draw.
     each = -(-options.configurations // max(1, len(SUBJECTS))) + 2
     command = [
@@ -122,14 +136,16 @@ def main() -> int:
         "--symbols",
     ]
     workers = [
-        subprocess.Popen([*command, *symbols[job :: options.jobs]], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, *left[job :: options.jobs]], stdout=subprocess.PIPE, text=True)
         for job in range(options.jobs)
     ]
-    results = []
-    for worker in workers:
-        assert worker.stdout is not None
-        for line in worker.stdout:
+    lines = (line for worker in workers for line in worker.stdout or ())
+    with options.results.open("a") if options.results else contextlib.nullcontext() as kept:
+        for line in lines:
             results.append(json.loads(line))
+            if kept is not None:
+                kept.write(line)
+                kept.flush()
             print(f"{len(results)}/{len(symbols)} {line}", end="", file=sys.stderr, flush=True)
     codes = [worker.wait() for worker in workers]
     failed = [result for result in results if result["error"]]

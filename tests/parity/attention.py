@@ -21,8 +21,6 @@ from oracle.bridge.layouts import dense
 from tests.parity.harness import Config, Pair, parity
 from tests.parity.tensorflow_side import tf, tfa
 
-jax.config.update("jax_enable_x64", True)
-
 MASKED_BY = (
     "nothing",
     "lengths",

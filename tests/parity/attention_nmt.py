@@ -20,8 +20,6 @@ from tests.parity.harness import Config, Pair, parity
 from tests.parity.tensorflow_side import tf
 from tf_models import attention_nmt as port_module
 
-jax.config.update("jax_enable_x64", True)
-
 BOS, EOS = 1, 2
 
 MECHANISMS = ("luong", "bahdanau", "luong_monotonic", "bahdanau_monotonic")

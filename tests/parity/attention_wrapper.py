@@ -129,8 +129,8 @@ class _Scene:
         if c["cell"] == "lstm":
             self.cell_tf = tf.keras.layers.LSTMCell(units, dtype=tf.float64)
             cell, cell_layout = (
-                BasicLSTMCell(units, forget_bias=0),
-                keras_lstm(features, units, forget_bias=0),
+                BasicLSTMCell(units, forget_bias=0.0),
+                keras_lstm(features, units, forget_bias=0.0),
             )
         else:
             self.cell_tf = tf.keras.layers.GRUCell(units, dtype=tf.float64)

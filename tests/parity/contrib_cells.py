@@ -19,8 +19,6 @@ from jax_models.rnn import dynamic_rnn
 from oracle.bridge import cell_layouts
 from tests.parity.harness import Config, Pair, parity
 
-jax.config.update("jax_enable_x64", True)
-
 GOLDEN = Path(__file__).parents[1] / "golden" / "contrib_cells.npz"
 CASES = 16
 

@@ -21,8 +21,6 @@ from oracle.tolerance import FLOAT32_RUNS
 from tests.parity.harness import Pair
 from tests.parity.tensorflow_side import tf, tfa
 
-jax.config.update("jax_enable_x64", True)
-
 LSTMState = type(BasicLSTMCell(1).zero_state(1, np.float32))
 
 HUGE = 1e30

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from hypothesis.strategies import SearchStrategy
 
+from oracle.frameworks import precise_jax
 from oracle.tolerance import FLOAT32_FACTOR, FLOAT32_ROUNDING, FLOAT64_BOUND, largest
 
 Config = Mapping[str, Any]
@@ -145,6 +146,8 @@ def check(subject: Subject, config: Config) -> Worst:
     Raises:
         AssertionError: if one is beyond its bound.
     """
-    worst = measure(subject.run(config))
+    # Float64 is JAX's only within, so that the other tests of a process keep what they have.
+    with precise_jax():
+        worst = measure(subject.run(config))
     assert worst.agrees, f"{subject.symbol}: {worst}, in units of the bound, in {config}"
     return worst

@@ -301,7 +301,13 @@ def directions() -> st.SearchStrategy[dict[str, Any]]:
             **LOOP,
             **RUN,
         }
-    ).filter(_can_merge)
+    ).filter(lambda config: _can_merge(config) and _can_start(config))
+
+
+def _can_start(config: Config) -> bool:
+    """Keras halves the list of given states, so it refuses an odd number of them."""
+    kinds = [config["forward"]["kind"], (config["backward"] or config["forward"])["kind"]]
+    return not config["initial_state"] or kinds.count("LSTM") != 1
 
 
 def _can_merge(config: Config) -> bool:

@@ -20,7 +20,6 @@ from oracle.bridge.layout import Layout
 from tests.parity.harness import Pair
 from tests.parity.tensorflow_side import tf
 
-jax.config.update("jax_enable_x64", True)
 v1 = tf.compat.v1
 
 Named = dict[str, Any]
