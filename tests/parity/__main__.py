@@ -10,11 +10,12 @@ symbol that is there already, without an error, is not run again.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from oracle.storage import write_bytes
@@ -139,14 +140,19 @@ def main() -> int:
         subprocess.Popen([*command, *left[job :: options.jobs]], stdout=subprocess.PIPE, text=True)
         for job in range(options.jobs)
     ]
-    lines = (line for worker in workers for line in worker.stdout or ())
-    with options.results.open("a") if options.results else contextlib.nullcontext() as kept:
-        for line in lines:
-            results.append(json.loads(line))
-            if kept is not None:
-                kept.write(line)
-                kept.flush()
-            print(f"{len(results)}/{len(symbols)} {line}", end="", file=sys.stderr, flush=True)
+    lock = threading.Lock()
+
+    def gather(worker: subprocess.Popen[str]) -> None:
+        for line in worker.stdout or ():
+            with lock:
+                results.append(json.loads(line))
+                if options.results is not None:
+                    with options.results.open("a", encoding="utf-8") as file:
+                        file.write(line)
+                print(f"{len(results)}/{len(symbols)} {line}", end="", file=sys.stderr, flush=True)
+
+    with ThreadPoolExecutor(max_workers=len(workers)) as threads:
+        list(threads.map(gather, workers))
     codes = [worker.wait() for worker in workers]
     failed = [result for result in results if result["error"]]
     for result in failed:
