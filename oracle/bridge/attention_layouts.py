@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from oracle.bridge.cell_layouts import join
-from oracle.bridge.layout import Layout, whole
+from oracle.bridge.layout import Layout, join, whole
 
 
 def luong_attention(depth: int, units: int, *, scale: bool = False, monotonic: bool = False) -> Layout:

@@ -143,35 +143,6 @@ def tfa_peephole_lstm(features: int, units: int, *, use_bias: bool = True) -> La
     return _with_renamed({}, {}, [], shapes)
 
 
-def join(parts: Mapping[tuple[str, str], Layout]) -> Layout:
-    """One layout of several objects, such as the cells of a stack.
-
-    Args:
-        parts: each one's layout by (the path of its leaves, the scope of its variables), as in
-            `{("cells_0/cell", "cell_0/gru_cell"): tf1_gru(3, 5)}`; an empty string adds nothing.
-    """
-    leaves, variables, blocks = {}, {}, []
-    for (path, scope), layout in parts.items():
-        leaves |= {_under(path, name): shape for name, shape in layout.leaves.items()}
-        variables |= {_under(scope, name): shape for name, shape in layout.variables.items()}
-        blocks += [
-            Block(
-                _under(path, block.leaf),
-                block.leaf_spans,
-                _under(scope, block.variable),
-                block.variable_spans,
-                block.shift,
-                block.transposed,
-            )
-            for block in layout.blocks
-        ]
-    return Layout(leaves, variables, tuple(blocks))
-
-
-def _under(path: str, name: str) -> str:
-    return f"{path}/{name}" if path else name
-
-
 def _tf1_lstm_kernels(features: int, units: int, outputs: int) -> list[Block]:
     blocks = []
     for gate in LSTM_GATES:

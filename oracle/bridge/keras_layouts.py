@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from oracle.bridge.layout import Block, Layout, whole
+from oracle.bridge.layout import Layout, join, whole
 
 
 def keras_dense(features: int, units: int, *, use_bias: bool = True) -> Layout:
@@ -49,22 +49,7 @@ def nest(layouts: Mapping[str, Layout]) -> Layout:
     `nest({"cell": ...})` is a layer around a cell, `nest({"cells_0": ..., "cells_1": ...})` a
     `StackedRNNCells`, `nest({"forward": ..., "backward": ...})` a `Bidirectional`.
     """
-    leaves, variables, blocks = {}, {}, []
-    for prefix, layout in layouts.items():
-        leaves |= {f"{prefix}/{name}": shape for name, shape in layout.leaves.items()}
-        variables |= {f"{prefix}/{name}": shape for name, shape in layout.variables.items()}
-        blocks += [
-            Block(
-                f"{prefix}/{b.leaf}",
-                b.leaf_spans,
-                f"{prefix}/{b.variable}",
-                b.variable_spans,
-                b.shift,
-                b.transposed,
-            )
-            for b in layout.blocks
-        ]
-    return Layout(leaves, variables, tuple(blocks))
+    return join({(prefix, prefix): layout for prefix, layout in layouts.items()})
 
 
 def _recurrent(features: int, units: int, gates: int, bias: Mapping[str, tuple[int, ...]]) -> Layout:

@@ -117,6 +117,31 @@ def whole(leaf: str, variable: str, shape: tuple[int, ...], *, transposed: bool 
     return Block(leaf, spans, variable, spans[::-1] if transposed else spans, transposed=transposed)
 
 
+def join(parts: Mapping[tuple[str, str], Layout]) -> Layout:
+    """One layout of several objects, such as the cells of a stack.
+
+    Args:
+        parts: each one's layout by (the path of its leaves, the scope of its variables), as in
+            `{("cells_0/cell", "cell_0/gru_cell"): tf1_gru(3, 5)}`; an empty string adds nothing.
+    """
+    leaves, variables, blocks = {}, {}, []
+    for (path, scope), layout in parts.items():
+        leaves |= {_under(path, name): shape for name, shape in layout.leaves.items()}
+        variables |= {_under(scope, name): shape for name, shape in layout.variables.items()}
+        blocks += [
+            Block(
+                _under(path, block.leaf),
+                block.leaf_spans,
+                _under(scope, block.variable),
+                block.variable_spans,
+                block.shift,
+                block.transposed,
+            )
+            for block in layout.blocks
+        ]
+    return Layout(leaves, variables, tuple(blocks))
+
+
 def _index(spans: tuple[Span, ...]) -> tuple[slice, ...]:
     return tuple(slice(start, stop) for start, stop in spans)
 
@@ -154,3 +179,7 @@ def _check_tiling(
             raise BridgeError(f"layout: the blocks do not tile {kind} {name!r} exactly once")
     if unknown := {name for name, _ in pieces} - shapes.keys():
         raise BridgeError(f"layout: blocks name a {kind} without a shape: {sorted(unknown)}")
+
+
+def _under(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name

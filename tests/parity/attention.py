@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 
 from jax_models.attention import AttentionMechanism, BahdanauAttention, LuongAttention, hardmax
 from oracle.bridge.attention_layouts import attention_layer, bahdanau_attention, luong_attention
-from oracle.bridge.cell_layouts import join
-from oracle.bridge.layout import Layout
+from oracle.bridge.layout import Layout, join
 from oracle.bridge.layouts import dense
 from tests.parity.harness import Config, Pair, parity
 from tests.parity.tensorflow_side import tf, tfa

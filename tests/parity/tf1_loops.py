@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from jax_models.rnn import bidirectional_dynamic_rnn, dynamic_rnn, static_rnn
-from oracle.bridge import cell_layouts
+from oracle.bridge.layout import join
 from tests.parity.harness import Config, Pair, parity
 from tests.parity.tf1_cells import KEEP_PROB, stacked_pair
 from tests.parity.tf1_graph import (
@@ -194,7 +194,7 @@ def bidirectional(config: Config) -> Pair:
     sources = draw_arrays(config["seed"], {"inputs": input_shape(config)})
     sources |= loops[0].sources | loops[1].sources
     module = BothCells(loops[0].pair.module, loops[1].pair.module)
-    layout = cell_layouts.join(
+    layout = join(
         {
             (f"{way}/{path}".rstrip("/"), f"{way}/{scope}"): layout
             for way, loop in zip(("fw", "bw"), loops, strict=True)

@@ -20,7 +20,7 @@ from jax_models.cell_wrappers import (
 )
 from jax_models.cells import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell
 from oracle.bridge import cell_layouts
-from oracle.bridge.layout import Layout
+from oracle.bridge.layout import Layout, join
 from tests.parity.tensorflow_side import tf
 
 v1 = tf.compat.v1
@@ -56,7 +56,7 @@ class CellPair:
 
     @property
     def layout(self) -> Layout:
-        return cell_layouts.join(self.parts)
+        return join(self.parts)
 
 
 def pair_basic_rnn(features: int, units: int, *, activation: str = "tanh") -> CellPair:
