@@ -185,6 +185,15 @@ def attention_nmt_parity(config: Config) -> Pair:
     return Pair(tf=by_tf, jax=run_ours(spec, weights, batch))
 
 
+def _has_no_ties(config: Config) -> bool:
+    """Whether the logits depend on the step.
+
+    Without an attention layer the attention is the context, which with one memory step is always the same:
+    then every order of the same tokens is as likely, and rounding chooses among them.
+    """
+    return config["attention_layer"] is not None or config["source_time"] > 1
+
+
 @parity(
     "tf_models.attention_nmt: decoding",
     configurations=st.fixed_dictionaries(
@@ -194,7 +203,7 @@ def attention_nmt_parity(config: Config) -> Pair:
             "length_penalty_weight": st.sampled_from([0.0, 0.7]),
             "maximum_iterations": st.sampled_from([1, 6]),
         }
-    ),
+    ).filter(_has_no_ties),
 )
 def decoding_parity(config: Config) -> Pair:
     """Greedy decoding and beam search give the same tokens and lengths."""
