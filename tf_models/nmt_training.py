@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from oracle.text import (
     split_pairs,
 )
 from tf_models.attention_nmt import AttentionNMT
-from tf_models.training import OnStep
+from tf_models.training import OnStep, check_output, new_checkpoint
 
 DATES_SPEC = Spec(
     source_vocab=74,
@@ -93,13 +92,7 @@ def train_nmt(
     """
     if steps < 1:
         raise UsageError(f"steps {steps}: nothing to train; give at least 1")
-    output = Path(output)
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise UsageError(f"{output}: {output.parent} is not a directory that can be written; choose another")
-    if output.with_name(f"{output.name}.index").exists():
-        raise UsageError(
-            f"{output}: a checkpoint of that name is there already; remove it, or choose another"
-        )
+    output = check_output(output)
     vocabularies = vocabularies or build_vocabularies(pairs)
     check_vocabularies(spec, vocabularies)
     # Batches of one shape are traced once.
@@ -120,12 +113,8 @@ def train_nmt(
             raise CaseError(f"training: the loss is {loss} at step {step}; nothing was saved")
         losses.append(loss)
         on_step(len(losses), loss)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        prefix = Path(folder) / output.name
+    with new_checkpoint(output) as prefix:
         tf.train.Checkpoint(encoder=model.encoder, decoder=model.decoder).write(str(prefix))
-        # The index comes last: a checkpoint without one does not exist.
-        for path in sorted(Path(folder).glob(f"{output.name}.*"), key=lambda path: path.suffix == ".index"):
-            os.replace(path, output.parent / path.name)
     return losses
 
 

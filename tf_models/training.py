@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -58,6 +59,27 @@ def train(
     savers = {"dynamic_rnn": _train_in_session, "explicit_state": _train_eagerly}
     if model not in savers:
         raise UsageError(f"{model!r} cannot be trained; choose from {', '.join(savers)}")
+    output = check_output(output)
+    batches = _draw_batches(spec, series, seed=seed, batch_size=batch_size)
+    losses: list[float] = []
+
+    def record(loss: float) -> None:
+        if not np.isfinite(loss):
+            raise CaseError(f"training: the loss is {loss} at step {len(losses)}; nothing was saved")
+        losses.append(loss)
+        on_step(len(losses), loss)
+
+    with new_checkpoint(output) as prefix:
+        savers[model](spec, batches, steps, seed, slots, record, prefix)
+    return losses
+
+
+def check_output(output: str | os.PathLike[str]) -> Path:
+    """The prefix of a checkpoint that is yet to be written.
+
+    Raises:
+        UsageError: if it cannot be written there, could not be read, or is there already.
+    """
     output = Path(output)
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"{output}: {output.parent} is not a directory that can be written; choose another")
@@ -70,21 +92,17 @@ def train(
         raise UsageError(
             f"{output}: a checkpoint of that name is there already; remove it, or choose another"
         )
-    batches = _draw_batches(spec, series, seed=seed, batch_size=batch_size)
-    losses: list[float] = []
+    return output
 
-    def record(loss: float) -> None:
-        if not np.isfinite(loss):
-            raise CaseError(f"training: the loss is {loss} at step {len(losses)}; nothing was saved")
-        losses.append(loss)
-        on_step(len(losses), loss)
 
+@contextlib.contextmanager
+def new_checkpoint(output: Path) -> Iterator[Path]:
+    """Give a prefix to save under; the files appear under `output` when all is saved, or not at all."""
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as folder:
-        savers[model](spec, batches, steps, seed, slots, record, Path(folder) / output.name)
+        yield Path(folder) / output.name
         # The index comes last: a checkpoint without one does not exist.
         for path in sorted(_files_of(Path(folder), output), key=lambda path: path.suffix == ".index"):
             os.replace(path, output.parent / path.name)
-    return losses
 
 
 def _files_of(folder: Path, prefix: Path) -> list[Path]:
