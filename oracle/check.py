@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from oracle import zoo
+from oracle.batch import series_batch, text_batch
+from oracle.bridge.checkpoints import Checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
-from oracle.case import Case, jitter_case, random_weights, series_batch
+from oracle.case import Case, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.record import Record
 from oracle.runner import Runner
-from oracle.series import Series, read_series, sunspots
-from oracle.spec import Spec
+from oracle.series import read_series, sunspots
+from oracle.spec import EncoderDecoder, Spec
+from oracle.text import load_texts, read_pairs
 from oracle.tolerance import FLOAT32_RUNS
-from oracle.zoo import Choice
+from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
 
@@ -40,9 +45,10 @@ class Request:
         mode: how TensorFlow runs them; None for each port's default.
         weights: the prefix of a TensorFlow checkpoint, or `random`; None for the trained weights that
             ship with the project.
-        data: a CSV file; None for the sunspots that ship with the project.
+        data: a CSV file of numbers, or for translators a TSV file of pairs; None for what ships with the
+            project.
         seed: the seed of every random choice.
-        batch_size: how many windows of the series.
+        batch_size: how many windows of the series, or pairs of texts.
     """
 
     models: tuple[str, ...] = ()
@@ -69,18 +75,17 @@ def check(
     """
     chosen = choose_ports(request)
     cases = _Cases(request, runner)
-    oracles: dict[Spec, _Oracle] = {}
-    ports: list[tuple[Choice, str, Future[Record]]] = []
+    oracles: dict[int, _Oracle] = {}
+    ports: list[tuple[Choice, Case, str, Future[Record]]] = []
     for choice, mode in chosen:
-        spec = choice.variant.spec
-        case = cases.make(spec)
+        case = cases.make(choice.variant)
         for dtype in _DTYPES[request.precision]:
             port = runner.run("tf", case, model=choice.name, mode=mode, dtype=dtype)
-            ports.append((choice, dtype, port))
-        if spec not in oracles:
-            oracles[spec] = _start_oracle(runner, case, choice, float32=request.precision != "f64")
-    for choice, dtype, future in ports:
-        oracle = oracles[choice.variant.spec]
+            ports.append((choice, case, dtype, port))
+        if id(case) not in oracles:
+            oracles[id(case)] = _start_oracle(runner, case, choice, float32=request.precision != "f64")
+    for choice, case, dtype, future in ports:
+        oracle = oracles[id(case)]
         truth = oracle.truth.result()
         yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
@@ -127,35 +132,58 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
 
 
 class _Cases:
-    """Cases made on demand: one a spec, all from one series and one checkpoint."""
+    """Cases made on demand: ports of one spec, with the same weights and data, share one."""
 
     def __init__(self, request: Request, runner: Runner) -> None:
         self._request = request
-        self._series: Series = sunspots() if request.data is None else read_series(request.data)
-        self._checkpoint = (
-            None
-            if request.weights == RANDOM_WEIGHTS
-            else runner.read_checkpoint(
-                str(zoo.TRAINED_WEIGHTS) if request.weights is None else request.weights
-            )
-        )
-        self._made: dict[Spec, Case] = {}
+        self._made: dict[tuple[Spec, Path, Data], Case] = {}
+        self._read_checkpoint = functools.cache(runner.read_checkpoint)
+        self._read_series = functools.cache(read_series)
 
-    def make(self, spec: Spec) -> Case:
-        """The case of a spec."""
-        if spec not in self._made:
+    def make(self, variant: Variant) -> Case:
+        """The case of a port."""
+        key = (variant.spec, variant.weights, variant.data)
+        if key not in self._made:
+            batch, data_from = self._make_batch(variant)
             seed = self._request.seed
-            batch = series_batch(spec, self._series, seed=seed, batch_size=self._request.batch_size)
-            weights, origin = self._load_weights(spec)
-            self._made[spec] = Case(spec, seed, weights, batch, origin, self._series.name)
-        return self._made[spec]
+            weights, weights_from = load_weights(
+                variant, weights=self._request.weights, seed=seed, read_checkpoint=self._read_checkpoint
+            )
+            self._made[key] = Case(variant.spec, seed, weights, batch, weights_from, data_from)
+        return self._made[key]
 
-    def _load_weights(self, spec: Spec) -> tuple[dict[str, np.ndarray], str]:
-        seed, checkpoint = self._request.seed, self._checkpoint
-        if checkpoint is None:
-            return random_weights(spec, seed), f"random, seed {seed}"
-        sites = find_sites(spec, checkpoint.convention)
-        weights = read_weights(sites, checkpoint.variables, where=checkpoint.path)
-        origin = checkpoint.path if self._request.weights is not None else zoo.TRAINED_WEIGHTS.name
-        with np.errstate(over="ignore"):
-            return {path: leaf.astype(np.float32) for path, leaf in weights.items()}, origin
+    def _make_batch(self, variant: Variant) -> tuple[dict[str, np.ndarray], str]:
+        path, spec = self._request.data, variant.spec
+        draw = {"seed": self._request.seed, "batch_size": self._request.batch_size}
+        if isinstance(spec, EncoderDecoder):
+            series = sunspots() if path is None else self._read_series(path)
+            return series_batch(spec, series, **draw), series.name
+        pairs, vocabularies = load_texts(variant.data)
+        # The weights know the characters of the texts that ship with the project.
+        chosen = pairs if path is None else read_pairs(path)
+        return text_batch(spec, chosen, vocabularies, **draw), variant.data if path is None else path
+
+
+def load_weights(
+    variant: Variant, *, weights: str | None, seed: int, read_checkpoint: Callable[[str], Checkpoint]
+) -> tuple[dict[str, np.ndarray], str]:
+    """The leaves of a port in float32, and where they are from.
+
+    Args:
+        variant: the port.
+        weights: the prefix of a checkpoint, or `random`; None for the port's trained ones.
+        seed: of random weights.
+        read_checkpoint: what reads a checkpoint.
+
+    Raises:
+        BridgeError: if the checkpoint cannot be read, or does not fit the port.
+    """
+    spec = variant.spec
+    if weights == RANDOM_WEIGHTS:
+        return random_weights(spec, seed), f"random, seed {seed}"
+    checkpoint = read_checkpoint(str(variant.weights) if weights is None else weights)
+    sites = find_sites(spec, checkpoint.convention)
+    leaves = read_weights(sites, checkpoint.variables, where=checkpoint.path)
+    origin = variant.weights.name if weights is None else checkpoint.path
+    with np.errstate(over="ignore"):
+        return {path: leaf.astype(np.float32) for path, leaf in leaves.items()}, origin

@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Dict, Env
 
 from oracle.commands.compare import SETTINGS, compare
+from oracle.commands.decode import decode
 from oracle.commands.models import doctor, models
 from oracle.commands.train import train
 from oracle.errors import OracleError
@@ -38,7 +39,7 @@ app = App(
 )
 
 
-for _command in (compare, models, doctor, train):
+for _command in (compare, models, doctor, decode, train):
     app.command(_command)
 
 

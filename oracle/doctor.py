@@ -47,10 +47,12 @@ def examine() -> tuple[str, bool]:
     lines += [f"{name} {installed_version(name) or 'not installed'}" for name in _DISTRIBUTIONS]
     lines += tensorflow.facts + jax.facts
     lines += [f"{name}={os.environ[name]}" for name in _ENVIRONMENT if name in os.environ]
-    if not zoo.TRAINED_WEIGHTS.with_suffix(".index").is_file():
-        lines.append(f"the trained weights are missing: {zoo.TRAINED_WEIGHTS}.index; use --weights")
+    for weights in dict.fromkeys(choice.variant.weights for choice in zoo.choices()):
+        if not weights.with_suffix(".index").is_file():
+            lines.append(f"trained weights are missing: {weights}.index; use --weights")
     needs = {
         "oracle compare": (tensorflow, tfa, jax),
+        "oracle decode": (tensorflow, tfa, jax),
         "oracle train dynamic_rnn": (tensorflow,),
         "oracle train explicit_state": (tensorflow, tfa),
     }

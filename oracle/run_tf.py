@@ -14,10 +14,12 @@ import numpy as np
 from oracle import zoo
 from oracle.bridge.mapping import check_names, leaf_variables, read_gradients, write_weights
 from oracle.bridge.sites import Site, find_sites
-from oracle.case import Case, digest_case
+from oracle.case import Case, cast_case, digest_case
+from oracle.decoding import DecodeOptions, Decoding, make_decoding
 from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow, import_tfa, installed_version
 from oracle.record import Failure, Origin, Record
+from oracle.text import BOS, EOS
 
 if TYPE_CHECKING:
     from tf_models.port import Port, Step
@@ -54,13 +56,12 @@ def run_port(
         import_tfa()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     module = importlib.import_module(f"tf_models.{choice.model.name}")
-    batch = {
-        name: array if name.endswith("_length") else array.astype(dtype) for name, array in case.batch.items()
-    }
-    weights = {path: array.astype(dtype) for path, array in case.weights.items()}
+    weights, batch = cast_case(case, dtype)
     run = _run_in_session if mode == "v1" else _run_in_function
     try:
-        tensors, variables = run(module, choice.variant.name, case, weights, batch, mode)
+        tensors, variables = run(
+            module, choice.variant.name, case, weights, batch, mode=mode, dtype=tf.as_dtype(dtype)
+        )
         failure = None
     except _PortRaisedError as error:
         tensors, variables, failure = {}, {}, error.failure
@@ -86,6 +87,42 @@ def run_port(
     return Record(case.spec, origin, tensors, variables, failure)
 
 
+def decode_port(
+    case: Case, *, model: str, options: DecodeOptions, mode: Literal["function", "eager"] | None = None
+) -> Decoding:
+    """Decode the sources of a case with a translator's port, in float64.
+
+    Args:
+        case: the spec, the weights and the batch, whose targets play no part.
+        model: the port, `attention_nmt/lstm`.
+        options: how to decode.
+        mode: in `tf.function`, which is the default, or eagerly. tfa's beam search has no kernel for XLA.
+
+    Raises:
+        MissingPackageError: if TensorFlow or tfa is not installed.
+        UsageError: if there is no such port, it is no translator, or it cannot run in that mode.
+    """
+    (choice,) = zoo.choose(model)
+    chosen_mode = zoo.choose_decoding_mode(choice, mode)
+    tf = import_tensorflow()
+    import_tfa()
+    module = importlib.import_module(f"tf_models.{choice.model.name}")
+    weights, batch = cast_case(case, "float64")
+    tensors = {name: tf.constant(array) for name, array in batch.items()}
+    port, _ = _load_port(
+        module, choice.variant.name, case, weights, tensors, eager=chosen_mode == "eager", dtype=tf.float64
+    )
+    greedy, beams = port.greedy_decode, port.beam_search_decode
+    if chosen_mode == "function":
+        greedy, beams = tf.function(greedy), tf.function(beams)
+    source = tensors["source"], tensors["source_length"]
+    tokens = {"start_token": BOS, "end_token": EOS, "maximum_iterations": options.maximum_iterations}
+    penalty = options.length_penalty_weight
+    ids, _ = greedy(*source, **tokens)
+    all_ids, _ = beams(*source, **tokens, beam_width=options.beam_width, length_penalty_weight=penalty)
+    return make_decoding(ids, all_ids, options)
+
+
 class _PortRaisedError(Exception):
     """The port raised: what it raised, as the record keeps it."""
 
@@ -106,33 +143,47 @@ def _call_port(function: Callable[..., Any], *arguments: Any, **options: Any) ->
 
 
 def _run_in_function(
-    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, mode: str
+    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, *, mode: str, dtype: Any
 ) -> tuple[dict[str, np.ndarray | None], dict[str, tuple[str, ...]]]:
     """Run the port eagerly, in `tf.function`, or compiled by XLA. Gives tensors and variables."""
     tf = import_tensorflow()
-    dtype = tf.as_dtype(batch["source"].dtype)
-    port = _call_port(module.build, case.spec, variant=variant, dtype=dtype)
     tensors = {name: tf.constant(array) for name, array in batch.items()}
-    step = tf.function(port.step) if mode != "eager" else port.step
-    # The port makes its variables at its first step. XLA cannot make any, so `tf.function` goes first.
-    _call_port(step if mode == "eager" else step.get_concrete_function, tensors)
-    sites = find_sites(case.spec, port.convention)
-    by_name = _check_variables(sites, port)
-    for name, array in write_weights(sites, weights).items():
-        by_name[name].assign(array)
+    port, sites = _load_port(module, variant, case, weights, tensors, eager=mode == "eager", dtype=dtype)
+    step = port.step if mode == "eager" else tf.function(port.step)
     if mode == "xla":
         step = tf.function(port.step, jit_compile=True)
     computed = tf.nest.map_structure(_to_numpy, _call_port(step, tensors))
     return _name_tensors(sites, computed), _gradient_variables(sites)
 
 
+def _load_port(
+    module: ModuleType,
+    variant: str,
+    case: Case,
+    weights: Arrays,
+    tensors: Mapping[str, Any],
+    *,
+    eager: bool,
+    dtype: Any,
+) -> tuple[Port, tuple[Site, ...]]:
+    """Make a port with the weights, for all modes but v1. Its sites are given too."""
+    tf = import_tensorflow()
+    port = _call_port(module.build, case.spec, variant=variant, dtype=dtype)
+    # The port makes its variables at its first step. XLA cannot make any, so `tf.function` goes first.
+    _call_port(port.step if eager else tf.function(port.step).get_concrete_function, tensors)
+    sites = find_sites(case.spec, port.convention)
+    by_name = _check_variables(sites, port)
+    for name, array in write_weights(sites, weights).items():
+        by_name[name].assign(array)
+    return port, sites
+
+
 def _run_in_session(
-    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, mode: str
+    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, *, mode: str, dtype: Any
 ) -> tuple[dict[str, np.ndarray | None], dict[str, tuple[str, ...]]]:
     """Run the port in a v1 graph and session. Gives tensors and variables."""
     del mode
     tf = import_tensorflow()
-    dtype = tf.as_dtype(batch["source"].dtype)
     with tf.Graph().as_default():
         port = _call_port(module.build, case.spec, variant=variant, dtype=dtype)
         tensors = {name: tf.compat.v1.placeholder(array.dtype, array.shape) for name, array in batch.items()}

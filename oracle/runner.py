@@ -11,18 +11,24 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+import msgspec
 
 from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variables
 from oracle.case import Case, write_case
+from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
 from oracle.record import Record, read_record
 from oracle.worker import raise_reply
 
 Side = Literal["tf", "jax"]
+
+T = TypeVar("T")
 
 
 class Runner(Protocol):
@@ -34,6 +40,12 @@ class Runner(Protocol):
 
     def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str) -> Future[Record]:
         """Run a case on one side. The future raises what the side raised."""
+        ...
+
+    def decode(
+        self, side: Side, case: Case, *, model: str, mode: str | None, options: DecodeOptions
+    ) -> Future[Decoding]:
+        """Decode a case's sources on one side. The future raises what the side raised."""
         ...
 
     def read_checkpoint(self, path: str) -> Checkpoint:
@@ -56,16 +68,33 @@ class InProcess:
             from oracle.run_tf import run_port as run
         else:
             from oracle.run_jax import run_oracle as run
-        future: Future[Record] = Future()
-        try:
-            future.set_result(run(case, model=model, mode=mode, dtype=dtype))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+        return _do_now(lambda: run(case, model=model, mode=mode, dtype=dtype))
+
+    def decode(
+        self, side: Side, case: Case, *, model: str, mode: Any, options: DecodeOptions
+    ) -> Future[Decoding]:
+        """Decode a case's sources on one side, now."""
+        if side == "tf":
+            from oracle.run_tf import decode_port
+
+            return _do_now(lambda: decode_port(case, model=model, mode=mode, options=options))
+        from oracle.run_jax import decode_oracle
+
+        return _do_now(lambda: decode_oracle(case, options=options))
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Read a TensorFlow checkpoint here."""
         return read_checkpoint(path)
+
+
+def _do_now(function: Callable[[], T]) -> Future[T]:
+    """A future that is done, with the function's result or what it raised."""
+    future: Future[T] = Future()
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+    return future
 
 
 class TwoProcesses:
@@ -98,6 +127,16 @@ class TwoProcesses:
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
         return self._workers[side].submit(request, lambda: read_record(record_path))
+
+    def decode(
+        self, side: Side, case: Case, *, model: str, mode: str | None, options: DecodeOptions
+    ) -> Future[Decoding]:
+        """Ask a side to decode a case's sources, when it has done what it was asked before."""
+        case_path, path = self._new_path("case"), self._new_path("decoding")
+        write_case(case, case_path)
+        request = {"do": "decode", "side": side, "case": str(case_path), "decoding": str(path)}
+        request |= {"model": model, "mode": mode, "options": msgspec.to_builtins(options)}
+        return self._workers[side].submit(request, lambda: read_decoding(path))
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Have the TensorFlow side read a checkpoint."""

@@ -134,8 +134,8 @@ class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
             )
 
 
-Spec = EncoderDecoder
-"""Every kind of model that can be described. One kind today."""
+Spec = EncoderDecoder | AttentionNMT
+"""Every kind of model that can be described."""
 
 
 def encode(spec: Spec) -> dict[str, object]:
@@ -157,6 +157,8 @@ def decode(values: object) -> Spec:
 
 def describe(spec: Spec) -> str:
     """Say in one line what the model is: `LSTM(256) encoder-decoder, 13 -> 12 features, ...`."""
+    if isinstance(spec, AttentionNMT):
+        return _describe_nmt(spec)
     parts = [
         f"LSTM({spec.encoder.units}) encoder-decoder",
         f"{spec.source_features} -> {spec.target_features} features",
@@ -167,3 +169,18 @@ def describe(spec: Spec) -> str:
     if spec.handoff != "state":
         parts.append(f"handoff {spec.handoff}")
     return ", ".join(parts)
+
+
+def _describe_nmt(spec: AttentionNMT) -> str:
+    attention, width = spec.attention, spec.attention.layer_units
+    scaling = {"luong": ", scaled", "bahdanau": ", normalized"}[attention.mechanism.split("_")[0]]
+    return ", ".join(
+        [
+            f"{spec.layers} x bidirectional {spec.cell.upper()}({spec.units}) encoder",
+            f"{spec.layers} x {spec.cell.upper()}({2 * spec.units}) decoder",
+            f"{spec.source_vocab} -> {spec.target_vocab} tokens",
+            f"embeddings {spec.embedding}",
+            f"{attention.mechanism} attention {attention.units}{scaling if attention.scaled else ''}",
+            "no attention layer" if width is None else f"attention layer {width}",
+        ]
+    )

@@ -93,6 +93,12 @@ def names() -> tuple[TextPair, ...]:
     return _read_resource("names.tsv")
 
 
+def load_texts(name: str) -> tuple[tuple[TextPair, ...], Vocabularies]:
+    """A set of pairs that ships with the project, `dates` or `names`, and its vocabularies."""
+    pairs = {"dates": dates, "names": names}[name]()
+    return pairs, build_vocabularies(pairs)
+
+
 def read_pairs(path: str | os.PathLike[str]) -> tuple[TextPair, ...]:
     """Read a UTF-8 file of tab-separated columns with the header `source`, `target`, `locale`.
 
@@ -152,6 +158,19 @@ def split_pairs(
     chosen = set(np.random.default_rng([seed, 3]).choice(len(pairs), held_out, replace=False).tolist())
     others = tuple(pair for place, pair in enumerate(pairs) if place not in chosen)
     return others, tuple(pairs[place] for place in sorted(chosen))
+
+
+HELD_OUT = 10
+"""One pair of so many is not trained on."""
+
+
+def hold_out(pairs: Sequence[TextPair]) -> tuple[tuple[TextPair, ...], tuple[TextPair, ...]]:
+    """The pairs that translators are trained on, and those that they are not: always the same.
+
+    Raises:
+        CaseError: if there is only one pair.
+    """
+    return split_pairs(pairs, held_out=max(1, len(pairs) // HELD_OUT))
 
 
 def encode_batch(

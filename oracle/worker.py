@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TextIO
 
 from oracle import errors
 from oracle.case import read_case
+from oracle.decoding import DecodeOptions, write_decoding
 from oracle.errors import OracleError
 from oracle.record import write_record
 
@@ -68,6 +69,21 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         else:
             from oracle.run_jax import run_oracle as run
         write_record(run(case, **options), request["record"])
+        return {}
+    if request["do"] == "decode":
+        decoding_options = DecodeOptions(**request["options"])
+        case = read_case(request["case"])
+        if request["side"] == "tf":
+            from oracle.run_tf import decode_port
+
+            decoding = decode_port(
+                case, model=request["model"], mode=request["mode"], options=decoding_options
+            )
+        else:
+            from oracle.run_jax import decode_oracle
+
+            decoding = decode_oracle(case, options=decoding_options)
+        write_decoding(decoding, request["decoding"])
         return {}
     if request["do"] == "read":
         from oracle.bridge.checkpoints import read_checkpoint, write_variables

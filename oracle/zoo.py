@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from oracle.errors import UsageError
-from oracle.spec import LSTM, EncoderDecoder, Spec
+from oracle.spec import LSTM, Attention, AttentionNMT, EncoderDecoder, Spec
 
-TRAINED_WEIGHTS = Path(__file__).parent.parent / "tf_models" / "checkpoints" / "sunspots-lstm-256"
+_CHECKPOINTS = Path(__file__).parent.parent / "tf_models" / "checkpoints"
+
+TRAINED_WEIGHTS = _CHECKPOINTS / "sunspots-lstm-256"
 """A TF1 Saver checkpoint that `oracle train dynamic_rnn` wrote: the weights of a default run."""
+
+Data = Literal["sunspots", "dates", "names"]
+"""The data that ship with the project: a series of numbers, and two sets of pairs of texts."""
 
 MODES = ("eager", "function", "xla", "v1")
 """How TensorFlow can run a port: op by op, in `tf.function`, compiled by XLA, in a v1 session."""
@@ -25,12 +31,16 @@ class Variant:
         summary: what it does, in one line.
         spec: the model that is meant, which the oracle computes.
         modes: how TensorFlow can run it, the default first.
+        weights: the prefix of the checkpoint with the weights of a default run, which `oracle train` wrote.
+        data: what a default run computes on.
     """
 
     name: str
     summary: str
     spec: Spec
     modes: tuple[str, ...]
+    weights: Path = TRAINED_WEIGHTS
+    data: Data = "sunspots"
 
 
 @dataclass(frozen=True)
@@ -72,6 +82,35 @@ _GIVEN = EncoderDecoder(
     encoder=LSTM(units=256),
     decoder=LSTM(units=256),
     initial_state="given",
+)
+
+# The vocabularies are those of the data: see `oracle.text`.
+_DATES_LSTM = AttentionNMT(
+    source_vocab=74,
+    target_vocab=15,
+    embedding=32,
+    cell="lstm",
+    units=48,
+    layers=1,
+    attention=Attention("bahdanau", 48, scaled=True, layer_units=64),
+)
+_DATES_GRU = AttentionNMT(
+    source_vocab=74,
+    target_vocab=15,
+    embedding=32,
+    cell="gru",
+    units=48,
+    layers=1,
+    attention=Attention("luong", 96, scaled=True, layer_units=64),
+)
+_NAMES_STACKED = AttentionNMT(
+    source_vocab=90,
+    target_vocab=95,
+    embedding=32,
+    cell="lstm",
+    units=48,
+    layers=2,
+    attention=Attention("bahdanau_monotonic", 48, layer_units=64),
 )
 
 _TF1_MODES = ("v1", "function", "xla")
@@ -119,6 +158,36 @@ MODELS = (
             Variant("exchanged", "h and c are exchanged on the way", _SUNSPOTS, _TF2_MODES),
         ),
     ),
+    Model(
+        "attention_nmt",
+        "a translator on tfa.seq2seq: bidirectional encoder, attention, input feeding, beam search",
+        (
+            Variant(
+                "lstm",
+                "dates in many languages to ISO dates",
+                _DATES_LSTM,
+                _TF2_MODES,
+                weights=_CHECKPOINTS / "dates-nmt-lstm",
+                data="dates",
+            ),
+            Variant(
+                "gru",
+                "dates in many languages to ISO dates",
+                _DATES_GRU,
+                _TF2_MODES,
+                weights=_CHECKPOINTS / "dates-nmt-gru",
+                data="dates",
+            ),
+            Variant(
+                "stacked",
+                "English names of languages, places and currencies to German ones",
+                _NAMES_STACKED,
+                _TF2_MODES,
+                weights=_CHECKPOINTS / "names-nmt-stacked",
+                data="names",
+            ),
+        ),
+    ),
 )
 
 DEFAULT_MODELS = ("dynamic_rnn/full", "explicit_state/full")
@@ -126,12 +195,13 @@ DEFAULT_MODELS = ("dynamic_rnn/full", "explicit_state/full")
 
 
 def choose(name: str) -> list[Choice]:
-    """Find the ports that a name means: a model's every variant, or `model/variant`.
+    """Find the ports that a name means: a model's every variant, or `model/variant`; `-` does for `_`.
 
     Raises:
         UsageError: if there is none of that name; the message suggests the nearest.
     """
-    found = [choice for choice in choices() if name in (choice.name, choice.model.name)]
+    meant = name.replace("-", "_")
+    found = [choice for choice in choices() if meant in (choice.name, choice.model.name)]
     if not found:
         known = [model.name for model in MODELS] + [choice.name for choice in choices()]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
@@ -156,3 +226,21 @@ def choose_mode(variant: Variant, mode: str | None, *, port: str) -> str:
     if mode not in variant.modes:
         raise UsageError(f"{port} cannot run in mode {mode!r}; it can in {', '.join(variant.modes)}")
     return mode
+
+
+DECODING_MODES = ("function", "eager")
+"""How TensorFlow can decode. tfa's beam search has no kernel for XLA."""
+
+
+def choose_decoding_mode(choice: Choice, mode: str | None) -> str:
+    """The mode to decode in: the asked one, or the first of `DECODING_MODES`.
+
+    Raises:
+        UsageError: if the port is no translator, or cannot decode in that mode.
+    """
+    if not isinstance(choice.variant.spec, AttentionNMT):
+        translators = [c.name for c in choices() if isinstance(c.variant.spec, AttentionNMT)]
+        raise UsageError(f"{choice.name} is no translator; choose from {', '.join(translators)}")
+    if mode is not None and mode not in DECODING_MODES:
+        raise UsageError(f"no decoding in mode {mode!r}; there is in {', '.join(DECODING_MODES)}")
+    return mode or DECODING_MODES[0]

@@ -58,6 +58,24 @@ class AligningDecoder(tfa.seq2seq.BasicDecoder):
         return AligningOutput(*outputs, next_state.alignments), next_state, next_inputs, finished
 
 
+class StackBeamSearchDecoder(tfa.seq2seq.BeamSearchDecoder):
+    """A beam search that a stack of cells can take in `tf.function` too.
+
+    tfa's keeps the initial state as an attribute, where Keras wraps the tuple of a stack's states, and
+    TensorFlow 2.15 cannot trace a loop over the wrapper.
+    """
+
+    def initialize(
+        self, embedding: Any, *, start_tokens: Any, end_token: Any, initial_state: Any
+    ) -> tuple[Any, Any, Any]:
+        """The first state of the search, its cells' states in plain tuples."""
+        finished, inputs, state = super().initialize(
+            embedding, start_tokens=start_tokens, end_token=end_token, initial_state=initial_state
+        )
+        plain = tf.nest.pack_sequence_as(initial_state, tf.nest.flatten(state.cell_state))
+        return finished, inputs, state._replace(cell_state=plain)
+
+
 class Encoder(tf.Module):
     """Embeds the source and reads it from both ends, layer upon layer."""
 
@@ -178,7 +196,7 @@ class Decoder(tf.Module):
             # A sampler keeps the embeddings that it sees first, so that each call needs one of its own.
             decoder = tfa.seq2seq.BasicDecoder(self.wrapper, tfa.seq2seq.GreedyEmbeddingSampler(), **options)
         else:
-            decoder = tfa.seq2seq.BeamSearchDecoder(
+            decoder = StackBeamSearchDecoder(
                 self.wrapper, beam_width, length_penalty_weight=length_penalty_weight, **options
             )
             tiled: Any = tfa.seq2seq.tile_batch([memory, source_length, states], beam_width)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import tensorflow as tf
 
+from oracle.batch import check_vocabularies
 from oracle.errors import CaseError, UsageError
-from oracle.spec import Attention
 from oracle.spec import AttentionNMT as Spec
 from oracle.text import (
     BOS,
@@ -18,33 +16,14 @@ from oracle.text import (
     TextPair,
     Vocabularies,
     build_vocabularies,
-    dates,
     draw_batch,
     encode_batch,
-    split_pairs,
 )
 from tf_models.attention_nmt import AttentionNMT
 from tf_models.training import OnStep, check_output, new_checkpoint
 
-DATES_SPEC = Spec(
-    source_vocab=74,
-    target_vocab=15,
-    embedding=32,
-    cell="lstm",
-    units=48,
-    layers=1,
-    attention=Attention("bahdanau", 48, scaled=True, layer_units=64),
-)
-"""The sizes for `oracle.text.dates`."""
-
-DATES_CHECKPOINT = Path(__file__).parent / "checkpoints" / "dates-nmt"
-"""What `python -m tf_models.nmt_training` wrote: the weights of a default run."""
-
-DATES_STEPS = 3500
-"""How long it was trained: some two minutes."""
-
-HELD_OUT = 300
-"""Dates that it was not trained on: those that `split_pairs` holds out with the seed 0."""
+BATCH_SIZE = 64
+"""How many pairs a step."""
 
 WARM_UP, DECAY = 100, 0.1
 """Adam's rate rises over so many steps, and falls to this part of itself at the end."""
@@ -61,7 +40,7 @@ def train_nmt(
     steps: int,
     output: str | os.PathLike[str],
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     vocabularies: Vocabularies | None = None,
     learning_rate: float = 3e-3,
     weight_decay: float | None = WEIGHT_DECAY,
@@ -137,6 +116,14 @@ def load_nmt(spec: Spec, checkpoint: str | os.PathLike[str], *, dtype: tf.DType 
     return model
 
 
+def count_right(
+    model: AttentionNMT, pairs: Sequence[TextPair], vocabularies: Vocabularies, *, maximum_length: int
+) -> int:
+    """How many of the pairs are translated rightly, to the character, by greedy decoding."""
+    found = translate(model, [pair.source for pair in pairs], vocabularies, maximum_length=maximum_length)
+    return sum(text == pair.target for text, pair in zip(found, pairs, strict=True))
+
+
 def translate(
     model: AttentionNMT,
     texts: Sequence[str],
@@ -155,34 +142,3 @@ def translate(
         ids, _ = model.beam_search_decode(*source, **options, beam_width=beam_width)
         ids = ids[:, :, 0]
     return [vocabularies.target.decode(row) for row in ids.numpy().tolist()]
-
-
-def check_vocabularies(spec: Spec, vocabularies: Vocabularies) -> None:
-    """Raise CaseError unless the spec has as many tokens as the vocabularies."""
-    for name, tokens, characters in (
-        ("source_vocab", spec.source_vocab, vocabularies.source),
-        ("target_vocab", spec.target_vocab, vocabularies.target),
-    ):
-        if tokens != len(characters):
-            raise CaseError(f"spec: {name} is {tokens}, the pairs need {len(characters)}; give that")
-
-
-def main() -> None:
-    """Train on the dates that are not held out, and say how many of those are translated rightly."""
-    vocabularies = build_vocabularies(dates())
-    train, held_out = split_pairs(dates(), held_out=HELD_OUT)
-
-    def report(step: int, loss: float) -> None:
-        if step % 100 == 0:
-            print(f"step {step}: loss {loss:.4f}", flush=True)
-
-    output = Path(sys.argv[1]) if len(sys.argv) > 1 else DATES_CHECKPOINT
-    train_nmt(DATES_SPEC, train, steps=DATES_STEPS, output=output, vocabularies=vocabularies, on_step=report)
-    model = load_nmt(DATES_SPEC, output)
-    found = translate(model, [pair.source for pair in held_out], vocabularies, maximum_length=12)
-    right = sum(text == pair.target for text, pair in zip(found, held_out, strict=True))
-    print(f"{right} of {len(held_out)} held-out dates are right")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from oracle.batch import series_batch
 from oracle.bridge.checkpoints import PATTERN_CHARACTERS
-from oracle.case import series_batch
 from oracle.errors import CaseError, UsageError
 from oracle.series import Series
 from oracle.spec import EncoderDecoder

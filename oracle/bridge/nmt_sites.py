@@ -5,7 +5,7 @@ from __future__ import annotations
 from oracle.bridge.attention_layouts import attention_layer, bahdanau_attention, luong_attention
 from oracle.bridge.keras_layouts import keras_dense, keras_embedding, keras_gru_cell, keras_lstm_cell
 from oracle.bridge.layout import Layout
-from oracle.bridge.sites import Site
+from oracle.bridge.site import Site
 from oracle.spec import Attention, AttentionNMT
 
 

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+import functools
 
 from oracle.bridge.layout import Layout
 from oracle.bridge.layouts import dense, keras_lstm, tf1_lstm
-from oracle.spec import Spec
+from oracle.bridge.nmt_sites import find_nmt_sites
+from oracle.bridge.site import Convention, Site
+from oracle.errors import BridgeError
+from oracle.spec import AttentionNMT, Spec
 
-Convention = Literal["tf1", "keras"]
-"""How variables are named and laid out: by TF1 variable scopes, or by Keras attributes."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """One cell or layer.
-
-    Args:
-        path: the path of its leaves on the oracle's side, `encoder/cell`.
-        layout: how its variables hold its leaves.
-        variables: for each variable of the layout, its whole name in the model or checkpoint.
-    """
-
-    path: str
-    layout: Layout
-    variables: Mapping[str, str]
+__all__ = ["Convention", "Site", "find_sites"]
 
 
+@functools.cache
 def find_sites(spec: Spec, convention: Convention) -> tuple[Site, ...]:
     """The sites of a spec's port.
 
     `tf1` is how `tf_models/dynamic_rnn.py` names its variables, and with it any graph that runs
     `dynamic_rnn` over a `BasicLSTMCell` in the scopes `encoder` and `decoder`. `keras` is by attributes,
     as a TF2 checkpoint of `tf_models/explicit_state.py` does.
+
+    Raises:
+        BridgeError: if ports of the spec have no such names.
     """
+    if isinstance(spec, AttentionNMT):
+        if convention == "tf1":
+            raise BridgeError(
+                "the translator's variables are named by attributes, as in a TF2 checkpoint of "
+                "`tf_models/attention_nmt.py`, and these by TF1 scopes; give a TF2 checkpoint"
+            )
+        return find_nmt_sites(spec)
     sites = []
     for scope, features, cell in (
         ("encoder", spec.source_features, spec.encoder),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from oracle.commands.options import Quiet, Verbose
 
@@ -14,29 +16,35 @@ def train(
     output: Path,
     data: str | None = None,
     seed: int = 0,
-    batch_size: int = 16,
+    batch_size: int | None = None,
     slots: bool = True,
+    weight_decay: float | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
     """Train a port and save a genuine TensorFlow checkpoint.
 
+    A translator is not trained on every tenth pair, and says how many of those it gets right.
+
     Parameters
     ----------
     model
-        `dynamic_rnn`, saved by a TF1 Saver, or `explicit_state`, saved as a TF2 checkpoint.
+        `dynamic_rnn`, saved by a TF1 Saver; `explicit_state` or a translator (`attention_nmt/gru`), saved
+        as a TF2 checkpoint.
     steps
-        How many steps of Adam, at a learning rate of 1e-3.
+        How many steps of Adam.
     output
         The checkpoint's prefix.
     data
-        A CSV file, as for `compare`.
+        A CSV file, or for a translator a TSV file of pairs, as for `compare`.
     seed
-        The seed of the initial weights and of the windows.
+        The seed of the initial weights and of the windows or pairs.
     batch_size
-        How many windows a step.
+        How many windows (by default 16) or pairs (by default 64) a step.
     slots
-        Whether to save the optimizer's slots too.
+        Whether to save the optimizer's slots too. A translator's are never saved.
+    weight_decay
+        What Adam takes from each weight of a translator, in parts of its rate; by default 0.3.
     verbose
         Print tracebacks.
     quiet
@@ -46,26 +54,51 @@ def train(
     from oracle import zoo
     from oracle.frameworks import import_tensorflow, import_tfa
     from oracle.progress import show_steps
-    from oracle.series import read_series, sunspots
+    from oracle.spec import AttentionNMT
 
     choice = zoo.choose(model)[0]
-    series = sunspots() if data is None else read_series(data)
     import_tensorflow()
     if choice.model.needs_tfa:
         import_tfa()
+    options: dict[str, Any] = {"steps": steps, "output": output, "seed": seed}
+    if batch_size is not None:
+        options["batch_size"] = batch_size
+    if weight_decay is not None:
+        options["weight_decay"] = weight_decay
+    translates = isinstance(choice.variant.spec, AttentionNMT)
+    with show_steps("training", steps, quiet=quiet) as on_step:
+        if translates:
+            losses, said = _train_translator(choice, data, on_step=on_step, **options)
+        else:
+            losses, said = _train_on_series(choice, data, slots=slots, on_step=on_step, **options), ""
+    print(f"{output}: {steps} steps, loss {losses[0]:.6g} to {losses[-1]:.6g}, seed {seed}{said}")
+    return 0
+
+
+def _train_on_series(choice: Any, data: str | None, **options: Any) -> list[float]:
+    from oracle.errors import UsageError
+    from oracle.series import read_series, sunspots
     from tf_models.training import train as train_port
 
-    with show_steps("training", steps, quiet=quiet) as on_step:
-        losses = train_port(
-            choice.model.name,
-            choice.variant.spec,
-            series,
-            steps=steps,
-            output=output,
-            seed=seed,
-            batch_size=batch_size,
-            slots=slots,
-            on_step=on_step,
-        )
-    print(f"{output}: {steps} steps, loss {losses[0]:.6g} to {losses[-1]:.6g}, seed {seed}")
-    return 0
+    if "weight_decay" in options:
+        raise UsageError("--weight-decay is for translators; leave it out")
+    series = sunspots() if data is None else read_series(data)
+    return train_port(choice.model.name, choice.variant.spec, series, **options)
+
+
+def _train_translator(
+    choice: Any, data: str | None, *, on_step: Callable[[int, float], None], **options: Any
+) -> tuple[list[float], str]:
+    from oracle.text import hold_out, load_texts, read_pairs
+    from tf_models.nmt_training import count_right, load_nmt, train_nmt
+
+    spec = choice.variant.spec
+    pairs, vocabularies = load_texts(choice.variant.data)
+    if data is not None:
+        pairs = read_pairs(data)
+    trained_on, held_out = hold_out(pairs)
+    losses = train_nmt(spec, trained_on, vocabularies=vocabularies, on_step=on_step, **options)
+    model = load_nmt(spec, options["output"])
+    longest = 1 + max(len(pair.target) for pair in pairs)
+    right = count_right(model, held_out, vocabularies, maximum_length=longest)
+    return losses, f"; {right} of {len(held_out)} held-out pairs translated rightly"

@@ -136,37 +136,3 @@ def test_the_port_gives_the_same_compiled(mode):
     eager, compiled = port.step(batch), tf.function(port.step, jit_compile=mode == "xla")(batch)
     for here, there in zip(tf.nest.flatten(eager), tf.nest.flatten(compiled), strict=True):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-14)
-
-
-@pytest.mark.tf
-@pytest.mark.slow
-def test_the_trained_checkpoint_translates_alike_on_both_sides():
-    from oracle.bridge.mapping import read_weights
-    from oracle.text import BOS, EOS, build_vocabularies, dates, encode_batch, split_pairs
-    from tests.parity.attention_nmt import make_module, nest
-    from tests.parity.tensorflow_side import tf
-    from tf_models.nmt_training import DATES_CHECKPOINT, DATES_SPEC, HELD_OUT, load_nmt
-
-    vocabularies = build_vocabularies(dates())
-    _, held_out = split_pairs(dates(), held_out=HELD_OUT)
-    pairs = held_out[:100]
-    port = load_nmt(DATES_SPEC, DATES_CHECKPOINT, dtype=tf.float64)
-    values = {name: variable.numpy() for name, variable in port.variables_by_name().items()}
-    weights = read_weights(find_nmt_sites(DATES_SPEC), values, where="the checkpoint")
-    batch = encode_batch(pairs, vocabularies)
-    source = batch["source"], batch["source_length"]
-    options = {"start_token": BOS, "end_token": EOS, "maximum_iterations": 12}
-    beams = {"beam_width": 4, "length_penalty_weight": 0.6}
-
-    module, variables = make_module(DATES_SPEC), {"params": nest(weights)}
-    for method, more in (("greedy_decode", {}), ("beam_search_decode", beams)):
-        ids_tf, lengths_tf = getattr(port, method)(*map(tf.constant, source), **options, **more)
-        ids, lengths = module.apply(variables, *map(jnp.asarray, source), **options, **more, method=method)
-        np.testing.assert_array_equal(lengths, lengths_tf)
-        np.testing.assert_array_equal(np.asarray(ids)[:, : ids_tf.shape[1]], ids_tf)
-        best = np.asarray(ids) if ids.ndim == 2 else np.asarray(ids)[:, :, 0]
-        right = sum(
-            vocabularies.target.decode(row) == pair.target
-            for row, pair in zip(best.tolist(), pairs, strict=True)
-        )
-        assert right >= 90

@@ -6,13 +6,23 @@ import msgspec
 
 from oracle import zoo
 from oracle.case import Case, random_case
-from oracle.spec import LSTM, EncoderDecoder, Spec
+from oracle.spec import LSTM, AttentionNMT, EncoderDecoder, Spec
 
 SMALL = EncoderDecoder(source_features=3, target_features=2, encoder=LSTM(units=5), decoder=LSTM(units=5))
 
 
 def shrink(spec: Spec, units: int = 5) -> Spec:
     """The same model with few units and features, every size another number."""
+    if isinstance(spec, AttentionNMT):
+        luong = spec.attention.mechanism.startswith("luong")
+        attention = msgspec.structs.replace(
+            spec.attention,
+            units=2 * units if luong else 7,
+            layer_units=8 if spec.attention.layer_units else None,
+        )
+        return msgspec.structs.replace(
+            spec, source_vocab=11, target_vocab=9, embedding=3, units=units, attention=attention
+        )
     cells = {
         name: msgspec.structs.replace(getattr(spec, name), units=units) for name in ("encoder", "decoder")
     }

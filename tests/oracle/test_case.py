@@ -7,23 +7,16 @@ import msgspec
 import numpy as np
 import pytest
 
+from oracle import zoo
 from oracle.bridge.sites import find_sites
-from oracle.case import (
-    batch_shapes,
-    jitter_case,
-    random_case,
-    read_case,
-    series_batch,
-    weight_shapes,
-    write_case,
-)
-from oracle.errors import CaseError, RecordError
-from oracle.series import read_series, sunspots
+from oracle.case import cast_case, jitter_case, random_case, read_case, weight_shapes, write_case
+from oracle.errors import BridgeError, CaseError, RecordError
 from oracle.spec import LSTM, EncoderDecoder
-from tests.oracle.cases import SMALL
+from tests.oracle.cases import SMALL, shrink
 
 FULL = msgspec.structs.replace(SMALL, lengths=True, initial_state="given")
 SUNSPOT_SPEC = EncoderDecoder(13, 12, LSTM(4), LSTM(4))
+(NMT,) = [shrink(choice.variant.spec) for choice in zoo.choose("attention-nmt/lstm")]
 
 
 def test_random_case_is_the_same_for_a_seed_and_another_for_another() -> None:
@@ -102,68 +95,47 @@ def test_a_record_is_no_case(tmp_path: Path) -> None:
         read_case(tmp_path / "none.safetensors")
 
 
-def test_sunspots_are_what_they_should_be() -> None:
-    series = sunspots()
-    assert series.values.shape == (260, 13)
-    assert series.columns[0] == "jan"
-    np.testing.assert_allclose(series.values[:, :12].mean(axis=1), series.values[:, 12], atol=0.5)
-
-
-def test_series_batch_reads_the_past_and_predicts_the_future() -> None:
-    batch = series_batch(SUNSPOT_SPEC, sunspots(), seed=0, batch_size=7, source_time=5, target_time=3)
-    assert {name: array.shape for name, array in batch.items()} == batch_shapes(SUNSPOT_SPEC, 7, 5, 3)
-    # The target begins with the last step of the past.
-    assert np.array_equal(batch["source"][:, -1, :12], batch["target"][:, 0])
-
-
-def test_lengths_keep_the_end_of_the_past_and_pad_with_zeros() -> None:
-    spec = msgspec.structs.replace(SUNSPOT_SPEC, lengths=True)
-    whole = series_batch(SUNSPOT_SPEC, sunspots(), seed=3, batch_size=6)
-    batch = series_batch(spec, sunspots(), seed=3, batch_size=6)
-    assert batch["source_length"][0] == 22
-    assert batch["source_length"][-1] == batch["target_length"][-1] == 0
-    for row in range(6):
-        past, future = batch["source_length"][row], batch["target_length"][row]
-        assert np.array_equal(batch["source"][row, :past], whole["source"][row, 22 - past :])
-        assert not batch["source"][row, past:].any()
-        assert np.array_equal(batch["target"][row, : 1 + future], whole["target"][row, : 1 + future])
-        assert not batch["target"][row, 1 + future :].any()
+def test_a_translator_has_a_case_of_tokens(tmp_path: Path) -> None:
+    case = random_case(NMT, seed=5, batch_size=4, source_time=6, target_time=7)
+    assert {name: array.dtype for name, array in case.batch.items()} == dict.fromkeys(case.batch, np.int32)
+    write_case(case, tmp_path / "case.safetensors")
+    read = read_case(tmp_path / "case.safetensors")
+    assert read.spec == case.spec
+    for name in case.batch:
+        assert np.array_equal(read.batch[name], case.batch[name])
+    weights, batch = cast_case(case, "float64")
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float64)}
+    assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
+    jittered = jitter_case(case, 1)
+    assert all(np.array_equal(jittered.batch[name], case.batch[name]) for name in case.batch)
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "name, place, value, said",
     [
-        ("", "no data"),
-        ("year,a\n", "no data"),
-        ("year,a\n1,2\n2,x\n", "row 3, column 'a': 'x' is not a number"),
-        ("year,a\n1,nan\n", "row 2, column 'a': 'nan' is not finite"),
-        ("year,a\n1,inf\n", "not finite"),
-        ("year,a,b\n1,2\n", "row 2 has 2 columns, the header 3"),
+        ("source", (2, 1), 11, r"source is 11 at \[2, 1\]; expected from 0 to 10"),
+        ("target", (0, 3), -1, "target is -1"),
+        ("source_length", (1,), 0, "source_length is 0"),
+        ("target_length", (3,), 8, "target_length is 8"),
     ],
 )
-def test_bad_csv_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "series.csv"
-    path.write_text(text)
+def test_tokens_and_lengths_out_of_range_are_refused(name: str, place: tuple, value: int, said: str) -> None:
+    case = random_case(NMT, batch_size=4, source_time=6, target_time=7)
+    tensor = case.batch[name].copy()
+    tensor[place] = value
     with pytest.raises(CaseError, match=said):
-        read_series(path)
+        dataclasses.replace(case, batch={**case.batch, name: tensor})
 
 
-def test_binary_csv_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "series.csv"
-    path.write_bytes(b"\xff\xfe\x00\x01" * 10)
-    with pytest.raises(CaseError, match="cannot be read as CSV"):
-        read_series(path)
+def test_tokens_as_floats_are_refused() -> None:
+    case = random_case(NMT, batch_size=4, source_time=6, target_time=7)
+    floats = {**case.batch, "source": case.batch["source"].astype(np.float32)}
+    with pytest.raises(CaseError, match="source is float32.*the spec wants int32"):
+        dataclasses.replace(case, batch=floats)
+    with pytest.raises(CaseError, match="of tokens"):
+        dataclasses.replace(case, batch={**case.batch, "source": np.zeros((4, 6, 3), np.float32)})
 
 
-def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "series.csv"
-    path.write_text("t,a\n" + "".join(f"{t},{t * t}\n" for t in range(10)))
-    series = read_series(path)
-    spec = EncoderDecoder(1, 1, LSTM(2), LSTM(2))
-    assert series_batch(spec, series, seed=0, batch_size=6, source_time=3, target_time=2)
-    with pytest.raises(CaseError, match="choose from 1 to 6"):
-        series_batch(spec, series, seed=0, batch_size=7, source_time=3, target_time=2)
-    with pytest.raises(CaseError, match="at least 32 steps"):
-        series_batch(spec, series, seed=0, batch_size=1)
-    with pytest.raises(CaseError, match="the model reads 13"):
-        series_batch(SUNSPOT_SPEC, series, seed=0, batch_size=1)
+def test_a_translator_has_no_tf1_names() -> None:
+    with pytest.raises(BridgeError, match="give a TF2 checkpoint"):
+        find_sites(NMT, "tf1")

@@ -72,6 +72,13 @@ def test_help_and_models_import_no_framework() -> None:
         (["compare", "--weights", "none.ckpt"], "none.ckpt"),
         (["train", "implicit_state", "--steps", "1", "--output", "m.ckpt"], "cannot be trained"),
         (["train", "dynamic_rnn", "--output", "m.ckpt"], "steps"),
+        (
+            ["train", "dynamic_rnn", "--steps", "1", "--output", "m.ckpt", "--weight-decay", "1"],
+            "translators",
+        ),
+        (["train", "attention_nmt", "--steps", "1", "--output", "m.ckpt", "--data", "none.tsv"], "none.tsv"),
+        (["decode", "--beam-width", "0"], "beam_width is 0"),
+        (["decode", "--model", "dynamic_rnn"], "is no translator"),
         (["compar"], "compar"),
     ],
 )
@@ -85,7 +92,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     rows = "".join(f"{t},{t}{',5' * 12}\n" for t in range(60))
     (tmp_path / "constant.csv").write_text(header + rows)
     before = sorted(tmp_path.iterdir())
-    one_process = ["--processes", "1"] if arguments[0] == "compare" else []
+    one_process = ["--processes", "1"] if arguments[0] in ("compare", "decode") else []
     assert run([*arguments, *one_process]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""

