@@ -16,6 +16,7 @@ MODULES: tuple[str, ...] = (
     "samplers",
     "keras_cells",
     "keras_layers",
+    "keras_stateful",
     "monotonic",
     "contrib_cells",
     "tf1_cells",
