@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from oracle.bridge.formats.bundle import read_bundle
+from oracle.bridge.formats.damage import DamageError
+from oracle.bridge.formats.reading import find_format, find_latest, read_weight_file, sort_bundle
+from oracle.bridge.formats.weight_file import WeightFile
 from oracle.bridge.sites import Convention
 from oracle.errors import BridgeError
-from oracle.frameworks import import_tensorflow
 from oracle.storage import read_arrays, write_arrays
-
-_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-_OBJECT_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-_TF1_SLOT = re.compile(
-    r"/(Adam|Adam_1|Momentum|Adagrad|Adadelta|Adadelta_1|RMSProp|RMSProp_1|Ftrl|Ftrl_1|ExponentialMovingAverage)$"
-)
-_TF1_COUNTERS = {"global_step", "beta1_power", "beta2_power"}
-_TF2_COUNTERS = {"save_counter", "step"}
-
 
 PATTERN_CHARACTERS = "*?["
 """What a checkpoint's path must not contain, since TensorFlow looks for its files by a pattern."""
@@ -48,28 +42,28 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read every tensor of a checkpoint. TensorFlow reads the file; no code in it is run.
+    """Read every tensor of a checkpoint. No code in it is run, and TensorFlow is not imported.
 
     `path` is the checkpoint's prefix; its `.index` file, or a directory with a `checkpoint` file that
-    names the latest, will do as well.
+    names the latest, will do as well, and so will the folder of a SavedModel and a V1 checkpoint.
 
     Raises:
         BridgeError: if there is no checkpoint, a part of it is missing, or it is damaged.
     """
-    tf = import_tensorflow()
-    prefix = _find_prefix(Path(path))
+    path = Path(path)
+    if (path / "saved_model.pb").is_file():
+        return _as_checkpoint(read_weight_file(path))
+    if path.is_file() and _is_saver_v1(path):
+        return _as_checkpoint(read_weight_file(path))
+    prefix = _find_prefix(path)
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        tensors = {name: reader.get_tensor(name) for name in sorted(reader.get_variable_to_shape_map())}
-    except (tf.errors.OpError, LookupError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return _as_checkpoint(sort_bundle(prefix, read_bundle(prefix)))
+    except (DamageError, OSError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BridgeError(
             f"{prefix}: not a whole checkpoint ({reason}); copy all of its files again "
             "(.index and every .data-...)"
         ) from error
-    if _OBJECT_GRAPH in tensors:
-        return _sort_tf2(prefix, tensors)
-    return _sort_tf1(prefix, tensors)
 
 
 def write_variables(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
@@ -94,10 +88,10 @@ def read_variables(path: str | os.PathLike[str]) -> Checkpoint:
 
 def _find_prefix(path: Path) -> str:
     if path.is_dir():
-        latest = import_tensorflow().train.latest_checkpoint(path)
+        latest = find_latest(path)
         if latest is None:
             raise BridgeError(f"{path}: a directory with no `checkpoint` file; give a checkpoint's prefix")
-        return latest
+        return str(latest)
     if any(character in str(path) for character in PATTERN_CHARACTERS):
         raise BridgeError(
             f"{path}: TensorFlow takes {' '.join(PATTERN_CHARACTERS)} in a checkpoint's name for a pattern "
@@ -115,35 +109,14 @@ def _find_prefix(path: Path) -> str:
     return prefix
 
 
-def _sort_tf1(prefix: str, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    # An optimizer that was made inside a scope puts the scope before all of its names.
-    counters = {name: tensor for name, tensor in tensors.items() if name.rpartition("/")[2] in _TF1_COUNTERS}
-    slots = {
-        name: tensor
-        for name, tensor in tensors.items()
-        # A slot is named after the variable that it belongs to.
-        if (match := _TF1_SLOT.search(name)) and _ends_with_any(name[: match.start()], tensors)
-    }
-    variables = {name: tensors[name] for name in tensors if name not in counters and name not in slots}
-    return Checkpoint(prefix, "tf1", variables, slots, counters)
+def _is_saver_v1(path: Path) -> bool:
+    try:
+        return find_format(path)[0] == "tf1-checkpoint-v1"
+    except BridgeError:
+        return False
 
 
-def _ends_with_any(name: str, names: Collection[str]) -> bool:
-    """Whether a name is one of the names, perhaps behind a scope."""
-    parts = name.split("/")
-    return any("/".join(parts[start:]) in names for start in range(len(parts)))
-
-
-def _sort_tf2(prefix: str, tensors: Mapping[str, np.ndarray]) -> Checkpoint:
-    variables, slots, counters = {}, {}, {}
-    for key, tensor in tensors.items():
-        if key == _OBJECT_GRAPH:
-            continue
-        name = key.removesuffix(_OBJECT_SUFFIX)
-        if "/.OPTIMIZER_SLOT/" in key or name.startswith("optimizer/"):
-            slots[name] = tensor
-        elif name in _TF2_COUNTERS:
-            counters[name] = tensor
-        else:
-            variables[name] = tensor
-    return Checkpoint(prefix, "keras", variables, slots, counters)
+def _as_checkpoint(weights: WeightFile) -> Checkpoint:
+    convention: Convention = "tf1" if weights.convention == "tf1" else "keras"
+    slots = {**weights.slots, **weights.averages}
+    return Checkpoint(weights.path, convention, weights.variables, slots, weights.counters)

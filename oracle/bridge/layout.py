@@ -69,7 +69,8 @@ class Layout:
                     f"layout: leaf {block.leaf!r} is held by variables of different dtypes, {values.dtype} "
                     f"({block.variable!r}) and {dtypes[block.leaf]}; give them all in one"
                 )
-            values = values - values.dtype.type(block.shift)
+            if block.shift:  # Adding zero would change -0.0, and a NaN that signals.
+                values = values - values.dtype.type(block.shift)
             leaves[block.leaf][_index(block.leaf_spans)] = values.T if block.transposed else values
         return leaves
 
@@ -84,7 +85,8 @@ class Layout:
         variables = {name: np.empty(shape, dtypes[name]) for name, shape in self.variables.items()}
         for block in self.blocks:
             values = leaves[block.leaf][_index(block.leaf_spans)]
-            values = values + values.dtype.type(block.shift)
+            if block.shift:
+                values = values + values.dtype.type(block.shift)
             spans = _index(block.variable_spans)
             variables[block.variable][spans] = values.T if block.transposed else values
         return variables
