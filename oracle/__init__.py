@@ -9,29 +9,41 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from oracle.bridge.mirror import MirrorError, MirrorSpec, mirror, mirrors
+    from oracle.bridge.mirror.pieces import Piece
     from oracle.case import Case, random_case, read_case, write_case
     from oracle.check import Request
     from oracle.compare import Comparison, Row, compare_records
     from oracle.errors import OracleError
+    from oracle.live_port import LivePort, compare_live
     from oracle.record import Record, read_record, record_port, write_record
     from oracle.report import render_text
     from oracle.run_jax import run_oracle
     from oracle.run_tf import run_port
     from oracle.runner import InProcess, TwoProcesses
-    from oracle.spec import LSTM, EncoderDecoder
+    from oracle.spec import LSTM, Attention, AttentionNMT, EncoderDecoder
 
 _HOMES = {
+    "Attention": "oracle.spec",
+    "AttentionNMT": "oracle.spec",
     "Case": "oracle.case",
     "Comparison": "oracle.compare",
     "EncoderDecoder": "oracle.spec",
     "InProcess": "oracle.runner",
     "LSTM": "oracle.spec",
+    "LivePort": "oracle.live_port",
+    "MirrorError": "oracle.bridge.mirror",
+    "MirrorSpec": "oracle.bridge.mirror",
     "OracleError": "oracle.errors",
+    "Piece": "oracle.bridge.mirror.pieces",
     "Record": "oracle.record",
     "Request": "oracle.check",
     "Row": "oracle.compare",
     "TwoProcesses": "oracle.runner",
+    "compare_live": "oracle.live_port",
     "compare_records": "oracle.compare",
+    "mirror": "oracle.bridge.mirror",
+    "mirrors": "oracle.bridge.mirror",
     "random_case": "oracle.case",
     "read_case": "oracle.case",
     "read_record": "oracle.record",
@@ -46,16 +58,25 @@ _HOMES = {
 
 __all__ = [
     "LSTM",
+    "Attention",
+    "AttentionNMT",
     "Case",
     "Comparison",
     "EncoderDecoder",
     "InProcess",
+    "LivePort",
+    "MirrorError",
+    "MirrorSpec",
     "OracleError",
+    "Piece",
     "Record",
     "Request",
     "Row",
     "TwoProcesses",
+    "compare_live",
     "compare_records",
+    "mirror",
+    "mirrors",
     "random_case",
     "read_case",
     "read_record",

@@ -16,8 +16,9 @@ import numpy as np
 
 from oracle import spec as spec_module
 from oracle.batch import BatchTensor, batch_tensors, random_batch
+from oracle.bridge.mirror.spec import MirrorSpec
 from oracle.bridge.sites import find_sites
-from oracle.errors import CaseError, RecordError, SpecError
+from oracle.errors import CaseError, RecordError, SpecError, UsageError
 from oracle.spec import Spec
 from oracle.storage import digest_arrays, read_arrays, write_arrays
 
@@ -66,6 +67,8 @@ class Case:
 
 def weight_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
     """The shapes of the oracle's leaves, by path."""
+    if isinstance(spec, MirrorSpec):
+        return spec.weight_shapes()
     return {
         f"{site.path}/{leaf}": shape
         for site in find_sites(spec, "keras")
@@ -86,6 +89,12 @@ def cast_case(case: Case, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, 
         for name, array in case.batch.items()
     }
     return weights, batch
+
+
+def check_seed(seed: int) -> None:
+    """Raise UsageError unless NumPy can be seeded with it."""
+    if seed < 0:
+        raise UsageError(f"seed {seed}: give a number from 0 on")
 
 
 def random_weights(spec: Spec, seed: int) -> dict[str, np.ndarray]:

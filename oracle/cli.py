@@ -21,6 +21,7 @@ from oracle.commands.compare import SETTINGS, compare
 from oracle.commands.decode import decode
 from oracle.commands.models import doctor, models
 from oracle.commands.train import train
+from oracle.commands.weights import convert, inspect
 from oracle.errors import OracleError
 from oracle.settings import find_pyproject, read_settings
 
@@ -39,7 +40,7 @@ app = App(
 )
 
 
-for _command in (compare, models, doctor, decode, train):
+for _command in (compare, decode, inspect, convert, train, models, doctor):
     app.command(_command)
 
 

@@ -23,10 +23,14 @@ from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variable
 from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
+from oracle.live_port import LiveRecords, read_records
 from oracle.record import Record, read_record
 from oracle.worker import raise_reply
 
 Side = Literal["tf", "jax"]
+
+Work = Literal["tf", "jax", "live"]
+"""What a worker process is for: one of the sides, or live ports, with both frameworks."""
 
 T = TypeVar("T")
 
@@ -148,16 +152,45 @@ class TwoProcesses:
         return Path(self._folder.name) / f"{next(self._numbers)}-{kind}.safetensors"
 
 
+class LiveProcess:
+    """Live ports in a process of their own, whose output does not mix with the report.
+
+    Args:
+        verbose: whether what the ports and the frameworks print comes through on standard error.
+    """
+
+    def __init__(self, *, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._numbers = count()
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="gradient-oracle-")
+        self._worker = _Worker("live", Path(self._folder.name), verbose=self._verbose)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._worker.close(kill=exception[0] is not None)
+        self._folder.cleanup()
+
+    def record(self, target: str, *, dtype: str, mode: str | None, seed: int) -> LiveRecords:
+        """Have a live port made, mirrored and run. See `oracle.live_port.record_live`."""
+        folder = Path(self._folder.name) / str(next(self._numbers))
+        folder.mkdir()
+        request = {"do": "live", "target": target, "folder": str(folder)}
+        request |= {"dtype": dtype, "mode": mode, "seed": seed}
+        return self._worker.submit(request, lambda: read_records(folder)).result()
+
+
 class _Worker:
     """A worker process, and a thread that talks to it in order."""
 
-    def __init__(self, side: Side, folder: Path, *, verbose: bool) -> None:
-        self._side = side
-        self._log = folder / f"{side}.log"
+    def __init__(self, work: Work, folder: Path, *, verbose: bool) -> None:
+        self._work = work
+        self._log = folder / f"{work}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 # -P: no module of the folder that we are called in.
-                [sys.executable, "-P", "-m", "oracle.worker", side],
+                [sys.executable, "-P", "-m", "oracle.worker", work],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=None if verbose else log,
@@ -190,7 +223,7 @@ class _Worker:
         hint = "; signal 9 is mostly a lack of memory: try a smaller --batch-size" if code == -9 else ""
         last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         said = f"; the last it said: {last[0].strip()}" if last else ""
-        return f"the {self._side} process {how}{hint}{said}; run with -v to see all of its output"
+        return f"the {self._work} process {how}{hint}{said}; run with -v to see all of its output"
 
     def close(self, *, kill: bool) -> None:
         assert self._process.stdin is not None

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from oracle.bridge.mirror.spec import MirrorSpec
 from oracle.errors import SpecError
 
 Handoff = Literal["state", "stopped", "zeros", "exchanged"]
@@ -134,7 +135,7 @@ class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
             )
 
 
-Spec = EncoderDecoder | AttentionNMT
+Spec = EncoderDecoder | AttentionNMT | MirrorSpec
 """Every kind of model that can be described."""
 
 
@@ -157,6 +158,8 @@ def decode(values: object) -> Spec:
 
 def describe(spec: Spec) -> str:
     """Say in one line what the model is: `LSTM(256) encoder-decoder, 13 -> 12 features, ...`."""
+    if isinstance(spec, MirrorSpec):
+        return spec.describe()
     if isinstance(spec, AttentionNMT):
         return _describe_nmt(spec)
     parts = [

@@ -1,4 +1,4 @@
-"""One side in a process of its own: `python -m oracle.worker tf` or `jax`.
+"""One side in a process of its own: `python -m oracle.worker tf` or `jax`; or both in one: `live`.
 
 Requests come as lines of JSON on standard input, replies go as lines of JSON to the original standard
 output; cases, records and weights pass through files. The framework is imported at once, while the
@@ -38,7 +38,7 @@ def _import_side(side: str) -> None:
     try:
         if side == "jax":
             import_jax()
-        else:
+        elif side == "tf":
             import_tensorflow()
             import_tfa()
     except OracleError:
@@ -84,6 +84,12 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
 
             decoding = decode_oracle(case, options=decoding_options)
         write_decoding(decoding, request["decoding"])
+        return {}
+    if request["do"] == "live":
+        from oracle.live_port import record_live, write_records
+
+        options = {name: request[name] for name in ("dtype", "mode", "seed")}
+        write_records(record_live(request["target"], **options), request["folder"])
         return {}
     if request["do"] == "read":
         from oracle.bridge.checkpoints import read_checkpoint, write_variables

@@ -48,8 +48,9 @@ def compare(
     Parameters
     ----------
     models
-        Models (`implicit_state`) or single ports (`implicit_state/exchanged`); see `oracle models`.
-        Without any, the TF1 original and its right conversion.
+        Models (`implicit_state`) or single ports (`implicit_state/exchanged`); see `oracle models`. A
+        model of your own: a function that gives an `oracle.LivePort`, as `my_port.py:build` or
+        `package.module:build`. Without any, the TF1 original and its right conversion.
     precision
         What the ports compute in. The oracle is always in float64; float32 is held against the
         oracle's own float32 error.
@@ -57,17 +58,18 @@ def compare(
         How TensorFlow runs the ports; by default as each port is meant to run. `oracle models` says
         which port has which modes.
     weights
-        The prefix of a TensorFlow checkpoint, or `random`. By default, weights that were trained on
-        the sunspots.
+        The prefix of a TensorFlow checkpoint, or `random`. By default, the trained weights that ship
+        with each port.
     data
-        A CSV file: a header, then a row a time step, its first column a label. By default, the
-        sunspots.
+        A CSV file: a header, then a row a time step, its first column a label. For translators, a TSV
+        file of pairs with the header `source`, `target`, `locale`. By default, what ships with each port.
     seed
         The seed of every random choice.
     batch_size
-        How many windows are cut from the data.
+        How many windows are cut from the series, or pairs of texts drawn.
     processes
-        2 runs TensorFlow and JAX at the same time; 1 runs them here, one after the other.
+        2 runs TensorFlow and JAX at the same time, and a model of your own in a process of its own; 1 runs
+        them here, one after the other.
     output_format
         Text for people, JSON or JUnit for programs, or what GitHub Actions shows.
     output
@@ -78,14 +80,28 @@ def compare(
         Print the verdicts alone.
     """
     from oracle.check import Request, check
+    from oracle.errors import UsageError
+    from oracle.live_port import check_live, is_target
     from oracle.progress import show_progress
-    from oracle.runner import InProcess, TwoProcesses
+    from oracle.runner import InProcess, LiveProcess, TwoProcesses
 
-    request = Request(models, precision, mode, weights, data, seed, batch_size)
+    own = tuple(name for name in models if is_target(name))
+    named = tuple(name for name in models if not is_target(name))
+    if own and (weights is not None or data is not None):
+        raise UsageError(f"{own[0]} brings weights and a batch of its own; leave out --weights and --data")
     _check_output(output)
-    runner = InProcess() if processes == 1 else TwoProcesses(verbose=verbose)
-    with show_progress("comparing", quiet=quiet) as on_done, runner:
-        comparisons = list(check(request, runner, on_done=on_done))
+    comparisons = []
+    with show_progress("comparing", quiet=quiet) as on_done:
+        if named or not own:
+            request = Request(named, precision, mode, weights, data, seed, batch_size)
+            with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
+                comparisons += check(request, runner, on_done=on_done)
+        live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
+        if own and processes == 1:
+            comparisons += check_live(own, **live)
+        elif own:
+            with LiveProcess(verbose=verbose) as process:
+                comparisons += check_live(own, record=process.record, **live)
     _deliver(comparisons, output_format, output, verbose=verbose, quiet=quiet)
     return 0 if comparisons and all(comparison.matches for comparison in comparisons) else 1
 
@@ -109,18 +125,11 @@ def _deliver(
     quiet: bool,
 ) -> None:
     """Put the report where it was asked for."""
-    from rich.console import Console
-
     from oracle.report import RENDERERS, render_text
     from oracle.report.github import render_annotations, render_summary
-    from oracle.report.text import PLAIN_WIDTH, print_text
+    from oracle.report.terminal import open_terminal
+    from oracle.report.text import print_text
     from oracle.storage import write_bytes
-
-    class Terminal(Console):
-        """A console that leaves a closed pipe to `run`, where rich would exit with 1, as for a finding."""
-
-        def on_broken_pipe(self) -> None:
-            raise BrokenPipeError
 
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if output is not None:
@@ -131,10 +140,7 @@ def _deliver(
         )
         write_bytes(output, text.encode())
     elif output_format == "text":
-        console = Terminal(highlight=False)
-        if not console.is_terminal or console.width < PLAIN_WIDTH:
-            console = Terminal(highlight=False, width=max(console.width, PLAIN_WIDTH))
-        print_text(comparisons, console, verbose=verbose, quiet=quiet)
+        print_text(comparisons, open_terminal(), verbose=verbose, quiet=quiet)
     elif output_format == "github" and summary:
         with open(summary, "a", encoding="utf-8") as file:
             file.write(render_summary(comparisons))

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from oracle.compare import Comparison, Row
+from oracle.report.terminal import PLAIN_WIDTH
 from oracle.report.verdict import (
     describe_case,
     describe_sides,
@@ -21,9 +22,6 @@ from oracle.report.verdict import (
     state_verdict,
     summarise,
 )
-
-PLAIN_WIDTH = 160
-"""Wide enough that a table in a file is not cut."""
 
 
 def render_text(comparisons: Sequence[Comparison], *, verbose: bool = False, quiet: bool = False) -> str:

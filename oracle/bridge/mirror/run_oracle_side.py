@@ -1,0 +1,146 @@
+"""The oracle's side of a live comparison: JAX runs the reference and its gradients."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from oracle.bridge.mirror import mirror
+from oracle.bridge.mirror.mirrored import Mirror, flatten, nest
+from oracle.bridge.mirror.run_port_side import PortRun, input_names
+from oracle.errors import OracleError, UsageError
+from oracle.frameworks import installed_version, precise_jax
+from oracle.live_port import LivePort, split_outputs
+from oracle.record import Origin, Record
+
+Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
+
+
+def run_oracle_side(
+    port: LivePort, run: PortRun, *, dtype: str, jitters: Sequence[int] = (0,)
+) -> tuple[Record, ...]:
+    """Compute the loss, the outputs and the gradients of every trained leaf with the mirror.
+
+    Args:
+        port: the live port, for its reference.
+        run: what its side gave: the mirror, the weights and the batch.
+        dtype: the precision of every computation.
+        jitters: a record is made for each: 0 is the weights and the batch themselves, every other number
+            moves them to neighbouring float32 numbers.
+
+    Raises:
+        UsageError: if the reference raises, or gives no scalar.
+    """
+    reference = port.reference or make_reference(port, run.mirror)
+    # What is no float stays NumPy's, so that its values are known while JAX traces.
+    others = {name: array for name, array in run.batch.items() if array.dtype.kind != "f"}
+
+    def loss_of(params: Any, floats: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        result = reference(run.mirror, run.mirror.expand(params), {**floats, **others})
+        return split_outputs(result, "the reference")
+
+    with precise_jax():
+        differentiate = jax.value_and_grad(loss_of, has_aux=True)
+        modes = {"jit": jax.jit(differentiate), "plain": differentiate}
+        return tuple(_record(port, run, modes, dtype, number) for number in jitters)
+
+
+def _record(
+    port: LivePort, run: PortRun, modes: dict[str, Callable[..., Any]], dtype: str, jitter: int
+) -> Record:
+    weights, batch = jitter_arrays(run.weights, run.batch, jitter)
+    floats = {name: a.astype(dtype) for name, a in batch.items() if a.dtype.kind == "f"}
+    params = nest({leaf: array.astype(dtype) for leaf, array in weights.items()})
+    try:
+        try:
+            mode = next(iter(modes))
+            computed = modes[mode](params, floats)
+        except jax.errors.JAXTypeError:
+            # A reference that looks at values runs op by op.
+            modes.pop("jit", None)
+            mode = "plain"
+            computed = modes[mode](params, floats)
+    except OracleError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{port.name}: the reference raised {type(error).__name__}: {error}") from error
+    (loss, outputs), gradients = jax.device_get(computed)
+    tensors: dict[str, np.ndarray | None] = {f"output/{name}": np.asarray(o) for name, o in outputs.items()}
+    tensors["loss"] = np.asarray(loss)
+    trained = run.mirror.spec.weight_shapes()
+    tensors |= {
+        f"gradient/{leaf}": np.asarray(g) for leaf, g in flatten(gradients).items() if leaf in trained
+    }
+    there = run.record.origin
+    origin = Origin(
+        side="oracle",
+        model=port.name,
+        mode=mode,
+        dtype=dtype,  # pyright: ignore[reportArgumentType]
+        framework="jax",
+        versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
+        python=platform.python_version(),
+        device=jax.devices()[0].device_kind,
+        case=there.case,
+        seed=there.seed,
+        weights=there.weights,
+        data=there.data,
+        flags={"matmul_precision": "highest"},
+    )
+    return Record(run.mirror.spec, origin, tensors)
+
+
+def make_reference(port: LivePort, mirrored: Mirror) -> Reference:
+    """The reference of one model with a call that is known, held to a loss of Keras.
+
+    Raises:
+        MirrorError: if the loss, or what the model computes, is not known.
+    """
+    ((name, model),) = port.models.items()
+    loss = mirror(port.loss)
+    inputs = input_names(model, port.batch)
+    last = last_part(mirrored.spec.root.parts[name])
+    after_softmax = last.options.get("activation") == "softmax" or last.kind == "keras.layers.Softmax"
+
+    def reference(mirrored: Mirror, params: Any, batch: Mapping[str, Any]) -> Any:
+        part = mirrored.children[name]
+        given = [batch[key] for key in inputs]
+        arguments = given if len(given) > 1 else given[0]
+        outputs = part.apply(arguments, params=params[name])
+        options: dict[str, Any] = {"after_softmax": True} if after_softmax else {}
+        if hasattr(part, "compute_mask"):
+            mask = part.compute_mask(arguments, params=params[name])
+            options |= {} if mask is None else {"mask": mask}
+        return loss.apply(batch["y"], outputs, batch.get("sample_weight"), **options)
+
+    return reference
+
+
+def last_part(part: Any) -> Any:
+    """The layer that gives a model's output, as far as the spec tells."""
+    while part.kind in ("keras.Sequential", "keras.Model") and part.parts:
+        part = list(part.parts.values())[-1]
+    return part
+
+
+def jitter_arrays(
+    weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], number: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights and batch, every float32 number moved to a neighbour; number 0 leaves them as they are."""
+    generator = np.random.default_rng([number])
+
+    def move(array: np.ndarray) -> np.ndarray:
+        if number == 0 or array.dtype.kind != "f":
+            return array
+        exact = array.astype(np.float32)
+        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.where(exact == 0, exact, np.nextafter(exact, towards))
+
+    return (
+        {name: move(array) for name, array in sorted(weights.items())},
+        {name: move(array) for name, array in sorted(batch.items())},
+    )

@@ -1,0 +1,233 @@
+"""The port's side of a live comparison: TensorFlow runs the loss and its gradients."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from oracle.bridge.mirror import mirror
+from oracle.bridge.mirror.coverage import find_unheld
+from oracle.bridge.mirror.mirrored import Mirror, flatten, nest
+from oracle.bridge.mirror.refusals import MirrorError
+from oracle.errors import OracleError, UsageError
+from oracle.frameworks import import_tensorflow, installed_version
+from oracle.live_port import LivePort, split_outputs
+from oracle.record import Failure, Origin, Record
+from oracle.storage import digest_arrays
+
+PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy")
+
+
+@dataclass(frozen=True)
+class PortRun:
+    """What the port's side gives: its record, its mirror, and what the oracle's side computes on.
+
+    Args:
+        record: the port's record.
+        mirror: the mirror of its models.
+        weights: the leaves, in the port's dtype.
+        batch: the batch, in the port's dtype.
+    """
+
+    record: Record
+    mirror: Mirror
+    weights: Mapping[str, np.ndarray]
+    batch: Mapping[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def use_precision(dtype: str, seed: int) -> Iterator[None]:
+    """Let Keras make weights of this dtype, drawn from this seed, within the context only."""
+    tensorflow = import_tensorflow()
+    backend = tensorflow.keras.backend
+    before = backend.floatx()
+    tensorflow.config.experimental.enable_tensor_float_32_execution(False)
+    backend.set_floatx(dtype)
+    tensorflow.keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        backend.set_floatx(before)
+
+
+def run_port_side(port: LivePort, *, dtype: str, mode: str, seed: int) -> PortRun:
+    """Run a live port: once to make its weights, and once for the record.
+
+    Raises:
+        MirrorError: if the models cannot be mirrored, or the loss reads a weight that none of them holds.
+        UsageError: if the loss is no scalar.
+    """
+    tensorflow = import_tensorflow()
+    batch = {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in port.batch.items()}
+    tensors = {name: tensorflow.constant(array) for name, array in batch.items()}
+    loss = make_loss(port)
+    failure, watched = None, ()
+    try:
+        watched = _make_weights(loss, tensors, mode)
+    except OracleError:
+        raise
+    except Exception as error:
+        failure = _describe(error)
+    mirrored = mirror(**port.models) if failure is None else None
+    if mirrored is None:
+        # What it raised is the finding; there may be no weights to mirror yet.
+        mirrored = _mirror_what_there_is(port, failure)
+    if lost := find_unheld(mirrored, watched):
+        raise MirrorError(
+            f"{port.name}: the loss reads {', '.join(lost)}, which no mirrored model holds; add what holds "
+            "it to `models`"
+        )
+    own = mirrored.params
+    if port.weights == "random" and failure is None:
+        mirrored.assign(draw_weights(mirrored, seed))
+        mirrored = mirror(**port.models)
+    weights = flatten(mirrored.params)
+    computed: dict[str, np.ndarray | None] = {}
+    try:
+        if failure is None:
+            computed = _compute(loss, tensors, mirrored, mode)
+    except OracleError:
+        raise
+    except Exception as error:
+        failure, computed = _describe(error), {}
+    finally:
+        mirrored.assign(own)
+    origin = Origin(
+        side="port",
+        model=port.name,
+        mode=mode,
+        dtype=dtype,  # pyright: ignore[reportArgumentType]
+        framework="tensorflow",
+        versions={name: version for name in PACKAGES if (version := installed_version(name))},
+        python=platform.python_version(),
+        device="gpu" if tensorflow.config.list_physical_devices("GPU") else "cpu",
+        case=digest_live(weights, batch),
+        seed=seed,
+        weights="the model's own" if port.weights == "own" else f"random, seed {seed}",
+        data=port.name,
+        flags={"tf32": "off"},
+    )
+    variables = {f"gradient/{leaf}": names for leaf, names in mirrored.variables.items()}
+    return PortRun(Record(mirrored.spec, origin, computed, variables, failure), mirrored, weights, batch)
+
+
+def draw_weights(mirrored: Mirror, seed: int) -> dict[str, Any]:
+    """New weights for a model: embeddings with deviation 1, matrices 1/sqrt(rows), all others 0.5."""
+    generator = np.random.default_rng([seed, 0])
+    drawn = {}
+    for leaf, old in flatten(mirrored.params).items():
+        matrix = 1.0 if leaf.endswith("embedding") else float(max(old.shape[:1] or (1,))) ** -0.5
+        spread = matrix if old.ndim > 1 else 0.5
+        drawn[leaf] = (spread * generator.standard_normal(old.shape)).astype(old.dtype)
+    return nest(drawn)
+
+
+def digest_live(weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> str:
+    """What tells one port's weights and batch from another's."""
+    arrays = {f"weight/{name}": np.ascontiguousarray(array) for name, array in weights.items()}
+    arrays |= {f"batch/{name}": np.ascontiguousarray(array) for name, array in batch.items()}
+    return digest_arrays({}, arrays)
+
+
+def make_loss(port: LivePort) -> Callable[[Mapping[str, Any]], Any]:
+    """The port's loss as a function of the batch.
+
+    Raises:
+        UsageError: if there is no reference for it, and none can be made.
+    """
+    tensorflow = import_tensorflow()
+    if not isinstance(port.loss, tensorflow.keras.losses.Loss):
+        if port.reference is None:
+            raise UsageError(
+                f"{port.name}: its loss is a function of its own, so it needs a reference: reference(mirror, "
+                "params, batch), which composes the same loss of the mirror's pieces"
+            )
+        return port.loss
+    (model,) = port.models.values() if len(port.models) == 1 else (None,)
+    if port.reference is None and (model is None or "y" not in port.batch):
+        raise UsageError(
+            f"{port.name}: a loss of Keras needs one model and batch['y']; or give a function as the loss, "
+            "and a reference"
+        )
+    if model is None:
+        raise UsageError(f"{port.name}: a loss of Keras needs one model; give a function of the batch")
+    inputs = input_names(model, port.batch)
+
+    def loss(batch: Mapping[str, Any]) -> Any:
+        given = [batch[name] for name in inputs]
+        outputs = model(given if len(given) > 1 else given[0])
+        return port.loss(batch["y"], outputs, batch.get("sample_weight"))
+
+    return loss
+
+
+def input_names(model: Any, batch: Mapping[str, Any]) -> list[str]:
+    """The names of what of the batch a model is called on: its own inputs', or `x`.
+
+    Raises:
+        UsageError: if the batch has neither.
+    """
+    own = list(getattr(model, "input_names", None) or [])
+    if own and all(name in batch for name in own):
+        return own
+    if "x" in batch:
+        return ["x"]
+    raise UsageError(
+        f"the batch has {', '.join(batch)}; name the model's inputs 'x', or {', '.join(own) or 'x'}"
+    )
+
+
+def _make_weights(loss: Callable[..., Any], tensors: Mapping[str, Any], mode: str) -> tuple[Any, ...]:
+    """Call the loss once, so that the model makes its weights. Gives the variables that it read."""
+    tensorflow = import_tensorflow()
+    # XLA can make no variables, so a plain tf.function goes first.
+    call = loss if mode == "eager" else tensorflow.function(loss)
+    with tensorflow.GradientTape() as tape:
+        call(tensors)
+    return tuple(tape.watched_variables())
+
+
+def _compute(
+    loss: Callable[..., Any], tensors: Mapping[str, Any], mirrored: Mirror, mode: str
+) -> dict[str, np.ndarray | None]:
+    tensorflow = import_tensorflow()
+    sources = dict(mirrored.tensors)
+
+    def step(tensors: Mapping[str, Any]) -> Any:
+        with tensorflow.GradientTape() as tape:
+            # A variable that is not trainable is compared by no one, but may be watched.
+            value, outputs = split_outputs(loss(tensors), "the loss")
+        return value, outputs, tape.gradient(value, sources)
+
+    if mode != "eager":
+        step = tensorflow.function(step, jit_compile=True if mode == "xla" else None)
+    value, outputs, gradients = step(tensors)
+    computed: dict[str, np.ndarray | None] = {
+        f"output/{name}": np.asarray(output) for name, output in outputs.items()
+    }
+    computed["loss"] = np.asarray(value)
+    carried = mirrored.gradients_to_leaves(gradients)
+    return computed | {f"gradient/{leaf}": gradient for leaf, gradient in carried.items()}
+
+
+def _mirror_what_there_is(port: LivePort, failure: Failure | None) -> Mirror:
+    try:
+        return mirror(**port.models)
+    except OracleError as error:
+        said = "" if failure is None else f"{failure.type}: {failure.message}"
+        raise UsageError(
+            f"{port.name}: the loss raised {said}, before the model had made its weights ({error})"
+        ) from error
+
+
+def _describe(error: Exception) -> Failure:
+    # Keras appends the arguments of the call.
+    said = str(error).partition("Call arguments received")[0]
+    lines = [line for line in said.splitlines() if line.strip()]
+    return Failure(type(error).__name__, lines[-1].strip() if lines else "", traceback.format_exc())

@@ -1,0 +1,322 @@
+"""A live port: a person's own TensorFlow model, compared by its mirror.
+
+A module of theirs has a function without arguments that makes a `LivePort`: the model's objects, a batch,
+the loss as TensorFlow computes it and, where the model has a call of its own, the same loss composed of the
+mirror's pieces in JAX. `oracle compare my_port.py:build` runs both sides and compares them as it compares
+the models that come with the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, cast
+
+import numpy as np
+
+from oracle.case import check_seed
+from oracle.compare import Comparison, compare_records
+from oracle.errors import CaseError, UsageError
+from oracle.frameworks import import_tensorflow
+from oracle.record import Record, read_record, write_record
+from oracle.tolerance import FLOAT32_RUNS
+
+MODES = ("eager", "function", "xla")
+"""How TensorFlow can run a live port."""
+
+Dtype = Literal["float64", "float32"]
+
+
+@dataclass(frozen=True)
+class LivePort:
+    """What a person's module gives to the comparison.
+
+    Args:
+        models: the live objects by name: Keras layers and models, decoders of tfa, cells, modules. Between
+            them they hold every weight that the loss reads.
+        batch: NumPy arrays by name. Floating-point arrays are cast to the precision of the run.
+        loss: `loss(batch)` of TensorFlow tensors, which gives the scalar loss, or the pair of it and a
+            dictionary of named outputs to compare too. Or a loss of Keras, for a single model that is
+            called on `batch["x"]` and held to `batch["y"]` (with `batch["sample_weight"]`, if it is there).
+        reference: `reference(mirror, params, batch)` gives the same in JAX, composed of the mirror's pieces:
+            `mirror.encoder.apply(batch["source"], params=params["encoder"])`. None where the loss is Keras'.
+        name: what to call the port in the report.
+        weights: `random` to draw every weight anew for the comparison, normal numbers by which nothing
+            vanishes, or `own` for the model's as they are. A model as Keras makes it has biases of zero and
+            small embeddings, by which some gradients are mostly rounding and some faults do not show.
+
+    Raises:
+        CaseError: if there is no model, or the batch is empty or not finite.
+    """
+
+    models: Mapping[str, Any]
+    batch: Mapping[str, np.ndarray]
+    loss: Any
+    reference: Callable[[Any, Any, Mapping[str, Any]], Any] | None = None
+    name: str = "live"
+    weights: Literal["random", "own"] = "random"
+
+    def __post_init__(self) -> None:
+        if not self.models or not all(isinstance(name, str) and name.isidentifier() for name in self.models):
+            raise CaseError(
+                f"{self.name}: models are live objects by name ({{'encoder': ...}}), at least one"
+            )
+        if not self.batch:
+            raise CaseError(f"{self.name}: the batch is empty; give NumPy arrays by name")
+        if not callable(self.loss):
+            raise CaseError(
+                f"{self.name}: the loss is a {type(self.loss).__name__}; give a function of the batch"
+            )
+        if self.weights not in ("own", "random"):
+            raise CaseError(f"{self.name}: weights is {self.weights!r}; give 'own' or 'random'")
+        arrays = {name: np.asarray(array) for name, array in self.batch.items()}
+        for name, array in arrays.items():
+            if array.dtype.kind not in "fiub" or array.size == 0:
+                raise CaseError(
+                    f"{self.name}: batch[{name!r}] is {array.dtype} {list(array.shape)}; give numbers, "
+                    "at least one"
+                )
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise CaseError(
+                    f"{self.name}: batch[{name!r}] is not finite, so no gradient of it means anything"
+                )
+        object.__setattr__(self, "batch", arrays)
+
+
+Build = Callable[[], LivePort]
+
+Recorder = Callable[..., "LiveRecords"]
+"""What makes and runs a live port: `record_live` here, or `oracle.runner.LiveProcess.record`."""
+
+
+@dataclass(frozen=True)
+class LiveRecords:
+    """What both sides computed: the port's record, the oracle's, and in float32 the yardstick's."""
+
+    port: Record
+    oracle: Record
+    yardstick: tuple[Record, ...] = ()
+
+    def compare(self) -> Comparison:
+        """Hold them against each other."""
+        return compare_records(self.port, self.oracle, yardstick=self.yardstick)
+
+
+def is_target(name: str) -> bool:
+    """Whether a name on the command line is a live port: `my_port.py:build`, `package.ports:build`."""
+    module, colon, function = name.rpartition(":")
+    return bool(colon and module and function.isidentifier())
+
+
+def compare_live(
+    target: str | Build, *, dtype: Dtype = "float64", mode: str | None = None, seed: int = 0
+) -> Comparison:
+    """Make, mirror, run and compare a live port.
+
+    Args:
+        target: `package.module:function` or `path/to/file.py:function`, or the function itself.
+        dtype: the precision of the port, `tf.keras.backend.floatx` while it is made and run.
+        mode: how TensorFlow runs it: `eager` (the default), `function` or `xla`.
+        seed: of every random choice of TensorFlow and NumPy, and so of the initial weights.
+
+    Raises:
+        UsageError: if there is no such function or mode, or it or the reference raises.
+        CaseError: if what it gives cannot be run.
+        MirrorError: if a part of the model has no counterpart, or the loss reads a weight of no model.
+    """
+    return record_live(target, dtype=dtype, mode=mode, seed=seed).compare()
+
+
+def check_live(
+    targets: Iterable[str],
+    *,
+    precision: Literal["f64", "f32", "both"] = "f64",
+    mode: str | None = None,
+    seed: int = 0,
+    record: Recorder | None = None,
+    on_done: Callable[[str], None] = lambda _: None,
+) -> Iterator[Comparison]:
+    """Compare live ports one after the other, each in every precision asked for.
+
+    Args:
+        targets: as `compare_live` takes them, by name.
+        precision: what the ports compute in.
+        mode: how TensorFlow runs them.
+        seed: of every random choice.
+        record: what makes and runs a port; by default `record_live`, in this process.
+        on_done: called with a line for people when something is done.
+
+    Raises:
+        OracleError: as `compare_live`.
+    """
+    check_seed(seed)
+    record = record or record_live
+    dtypes: dict[str, tuple[Dtype, ...]] = {
+        "f64": ("float64",),
+        "f32": ("float32",),
+        "both": ("float64", "float32"),
+    }
+    if precision not in dtypes:
+        raise UsageError(f"no precision {precision!r}; choose from {', '.join(dtypes)}")
+    for target in targets:
+        for dtype in dtypes[precision]:
+            comparison = record(target, dtype=dtype, mode=mode, seed=seed).compare()
+            on_done(f"{target} in {dtype}")
+            yield comparison
+
+
+def record_live(
+    target: str | Build, *, dtype: Dtype = "float64", mode: str | None = None, seed: int = 0
+) -> LiveRecords:
+    """As `compare_live`, but give the records of both sides."""
+    from oracle.bridge.mirror.run_oracle_side import run_oracle_side
+    from oracle.bridge.mirror.run_port_side import run_port_side, use_precision
+
+    mode = mode or "eager"
+    if mode not in MODES:
+        raise UsageError(f"a live port cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
+    if dtype not in ("float64", "float32"):
+        raise UsageError(f"a live port cannot run in {dtype!r}; it can in float64 and float32")
+    # Before the port's module imports it, so that it starts quietly.
+    import_tensorflow()
+    build, name = (load_build(target), target) if isinstance(target, str) else (target, "")
+    with use_precision(dtype, seed):
+        port = _call_build(build, name)
+        if name and port.name == "live":
+            port = replace(port, name=name)
+        run = run_port_side(port, dtype=dtype, mode=mode, seed=seed)
+    (truth,) = run_oracle_side(port, run, dtype="float64")
+    yardstick = ()
+    if dtype == "float32":
+        yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
+    return LiveRecords(run.record, truth, yardstick)
+
+
+def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:
+    """Write each record to a file of its own in a folder.
+
+    Raises:
+        RecordError: if the folder cannot be written.
+    """
+    write_record(records.port, Path(folder) / _PORT)
+    write_record(records.oracle, Path(folder) / _ORACLE)
+    for number, run in enumerate(records.yardstick):
+        write_record(run, Path(folder) / _YARDSTICK.format(number))
+
+
+def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
+    """Read what `write_records` wrote.
+
+    Raises:
+        RecordError: if a file is absent or damaged.
+    """
+    folder = Path(folder)
+    count = len(list(folder.glob(_YARDSTICK.format("*"))))
+    yardstick = tuple(read_record(folder / _YARDSTICK.format(number)) for number in range(count))
+    return LiveRecords(read_record(folder / _PORT), read_record(folder / _ORACLE), yardstick)
+
+
+_PORT, _ORACLE, _YARDSTICK = "port.safetensors", "oracle.safetensors", "yardstick-{}.safetensors"
+
+
+def load_build(target: str) -> Build:
+    """Import the function that a target names.
+
+    Raises:
+        UsageError: if there is no such module, file or function, or importing it raises.
+    """
+    place, _, function = target.rpartition(":")
+    if not is_target(target):
+        raise UsageError(
+            f"{target!r} names no function; give package.module:function or path/to/file.py:function"
+        )
+    try:
+        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{place}: importing it raised {type(error).__name__}: {error}") from error
+    found: Any = getattr(module, function, None)
+    if not callable(found):
+        near = difflib.get_close_matches(
+            function, [name for name in vars(module) if not name.startswith("_")], n=1
+        )
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{place} has no function {function!r}{hint}")
+    return cast("Build", found)
+
+
+def _import_module(name: str) -> ModuleType:
+    try:
+        with _searching(os.getcwd()):
+            return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise UsageError(
+                f"no module {name!r}; give a path to a .py file, or run where it can be imported"
+            ) from error
+        raise
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file")
+    name = f"live_port_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up while it runs.
+    sys.modules[name] = module
+    try:
+        with _searching(str(path.parent.resolve())):
+            spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+@contextlib.contextmanager
+def _searching(folder: str) -> Iterator[None]:
+    """Let the module import what lies beside it."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _call_build(build: Build, name: str) -> LivePort:
+    try:
+        port = build()
+    except CaseError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name or 'the port'}: making it raised {type(error).__name__}: {error}") from error
+    if not isinstance(port, LivePort):
+        raise UsageError(f"{name or 'the port'}: gave a {type(port).__name__}; expected an oracle.LivePort")
+    return port
+
+
+def split_outputs(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
+    """A loss, or a pair of a loss and named outputs, as a pair.
+
+    Raises:
+        UsageError: if it is neither.
+    """
+    loss, outputs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+    if not isinstance(outputs, Mapping) or tuple(np.shape(loss)) != ():
+        raise UsageError(
+            f"{where}: gives a {type(result).__name__}; expected a scalar, or (scalar, outputs by name)"
+        )
+    return loss, dict(outputs)
