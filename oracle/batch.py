@@ -10,7 +10,7 @@ import numpy as np
 from oracle.errors import CaseError
 from oracle.series import Series, cut_windows
 from oracle.spec import AttentionNMT, EncoderDecoder, Spec
-from oracle.text import BOS, EOS, UNK, TextPair, Vocabularies, draw_batch
+from oracle.text import BOS, EOS, PAD, UNK, TextPair, Vocabularies, draw_batch
 
 SOURCE_TIME, TARGET_TIME = 22, 10
 """The default window: two solar cycles of about eleven years are read, and ten years predicted. No size of
@@ -93,11 +93,20 @@ def text_batch(
 ) -> dict[str, np.ndarray]:
     """Draw pairs of texts, each at most once, as a batch of tokens. See `oracle.text.encode_batch`.
 
+    The first target is whole. The others are cut at places drawn, the last one for certain if it has more
+    than a token: ISO dates are all of one length, and a loss that counts the padding would not show.
+
     Raises:
         CaseError: if there are fewer pairs, or the spec has other numbers of tokens than the vocabularies.
     """
     check_vocabularies(spec, vocabularies)
-    return draw_batch(pairs, vocabularies, seed=seed, batch_size=batch_size)
+    batch = draw_batch(pairs, vocabularies, seed=seed, batch_size=batch_size)
+    generator, whole = np.random.default_rng([seed, 4]), batch["target_length"]
+    lengths = generator.integers(1, whole, endpoint=True).astype(np.int32)
+    lengths[-1] = min(lengths[-1], max(1, whole[-1] - 1))
+    lengths[0] = whole[0]
+    kept = np.arange(batch["target"].shape[1]) <= lengths[:, None]
+    return batch | {"target": np.where(kept, batch["target"], PAD).astype(np.int32), "target_length": lengths}
 
 
 def check_vocabularies(spec: AttentionNMT, vocabularies: Vocabularies) -> None:

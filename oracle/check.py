@@ -16,7 +16,7 @@ from oracle.batch import series_batch, text_batch
 from oracle.bridge.checkpoints import Checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
-from oracle.case import Case, jitter_case, random_weights
+from oracle.case import Case, check_seed, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.record import Record
@@ -122,10 +122,7 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
         raise UsageError(f"no mode {request.mode!r}; choose from {', '.join(zoo.MODES)}")
     if request.batch_size < 1:
         raise UsageError(f"batch size {request.batch_size}: nothing to compute on; give at least 1")
-    if request.weights == "":
-        raise UsageError("the path of the weights is empty; maybe a variable that was meant is not set")
-    if request.seed < 0:
-        raise UsageError(f"seed {request.seed}: give a number from 0 on")
+    check_seed(request.seed)
     chosen = [choice for name in request.models or zoo.DEFAULT_MODELS for choice in zoo.choose(name)]
     unique = list({choice.name: choice for choice in chosen}.values())
     return [(choice, zoo.choose_mode(choice.variant, request.mode, port=choice.name)) for choice in unique]
@@ -179,6 +176,8 @@ def load_weights(
         BridgeError: if the checkpoint cannot be read, or does not fit the port.
     """
     spec = variant.spec
+    if weights == "":
+        raise UsageError("the path of the weights is empty; maybe a variable that was meant is not set")
     if weights == RANDOM_WEIGHTS:
         return random_weights(spec, seed), f"random, seed {seed}"
     checkpoint = read_checkpoint(str(variant.weights) if weights is None else weights)

@@ -17,6 +17,10 @@ from oracle.text import EOS, PAD
 FORMAT = 1
 
 
+BEAMS = 1000
+"""The most beams that are searched: TensorFlow holds a state for each of them."""
+
+
 class DecodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How to decode.
 
@@ -34,9 +38,10 @@ class DecodeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     length_penalty_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("maximum_iterations", "beam_width"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; give at least 1")
+        if self.maximum_iterations < 1:
+            raise UsageError(f"the maximum length is {self.maximum_iterations}; give at least 1")
+        if not 1 <= self.beam_width <= BEAMS:
+            raise UsageError(f"beam_width is {self.beam_width}; give a number from 1 to {BEAMS}")
         if not 0 <= self.length_penalty_weight < np.inf:
             raise UsageError(
                 f"length_penalty_weight is {self.length_penalty_weight}; give a finite number from 0 on"

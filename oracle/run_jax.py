@@ -1,4 +1,4 @@
-"""The oracle's side: a case in, a record out. The only module of `oracle` that computes with JAX."""
+"""The oracle's side: a case in, a record out. What it computes of each kind of model is in `oracle.steps`."""
 
 from __future__ import annotations
 

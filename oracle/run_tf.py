@@ -102,8 +102,8 @@ def decode_port(
         MissingPackageError: if TensorFlow or tfa is not installed.
         UsageError: if there is no such port, it is no translator, or it cannot run in that mode.
     """
-    (choice,) = zoo.choose(model)
-    chosen_mode = zoo.choose_decoding_mode(choice, mode)
+    choice = zoo.choose_translator(model)
+    chosen_mode = zoo.choose_decoding_mode(mode)
     tf = import_tensorflow()
     import_tfa()
     module = importlib.import_module(f"tf_models.{choice.model.name}")

@@ -170,6 +170,8 @@ def hold_out(pairs: Sequence[TextPair]) -> tuple[tuple[TextPair, ...], tuple[Tex
     Raises:
         CaseError: if there is only one pair.
     """
+    if len(pairs) < 2:
+        raise CaseError("pairs: only one, and one of them is held out of training; give at least two")
     return split_pairs(pairs, held_out=max(1, len(pairs) // HELD_OUT))
 
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from oracle import zoo
 from oracle.batch import check_vocabularies
-from oracle.case import Case
+from oracle.case import Case, check_seed
 from oracle.check import load_weights
 from oracle.decoding import DecodeOptions, Decoding
 from oracle.errors import UsageError
 from oracle.runner import Runner
 from oracle.spec import AttentionNMT
-from oracle.text import TextPair, Vocabulary, encode_batch, hold_out, load_texts, read_pairs
+from oracle.text import TextPair, Vocabularies, encode_batch, hold_out, load_texts, read_pairs
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Translation:
         expected: its right translation, or an empty text if that is not known.
         greedy: by the port and by the oracle.
         beams: of the port and of the oracle, the best first.
+        unknown: the characters of the source that the translator does not know.
         agrees: whether the two sides gave the same tokens, greedily and in every beam.
     """
 
@@ -63,6 +64,7 @@ class Translation:
     expected: str
     greedy: tuple[str, str]
     beams: tuple[tuple[str, ...], tuple[str, ...]]
+    unknown: str
     agrees: bool
 
 
@@ -102,9 +104,9 @@ def translate(request: TranslationRequest, runner: Runner) -> Translations:
         CaseError: if the data or a text cannot be used.
         BridgeError: if the weights do not fit.
     """
-    found = zoo.choose(request.model)
-    choice = found[0]
-    mode = zoo.choose_decoding_mode(choice, request.mode)
+    check_seed(request.seed)
+    choice = zoo.choose_translator(request.model)
+    mode = zoo.choose_decoding_mode(request.mode)
     spec = choice.variant.spec
     assert isinstance(spec, AttentionNMT)
     shipped, vocabularies = load_texts(choice.variant.data)
@@ -124,7 +126,7 @@ def translate(request: TranslationRequest, runner: Runner) -> Translations:
     by_port, by_oracle = (
         runner.decode(side, case, model=choice.name, mode=mode, options=options) for side in ("tf", "jax")
     )
-    rows = _pair_up(pairs, by_port.result(), by_oracle.result(), vocabularies.target)
+    rows = _pair_up(pairs, by_port.result(), by_oracle.result(), vocabularies)
     return Translations(choice.name, mode, weights_from, data_from, request.seed, options, rows)
 
 
@@ -150,10 +152,10 @@ def _choose_pairs(
 
 
 def _pair_up(
-    pairs: Sequence[TextPair], by_port: Decoding, by_oracle: Decoding, vocabulary: Vocabulary
+    pairs: Sequence[TextPair], by_port: Decoding, by_oracle: Decoding, vocabularies: Vocabularies
 ) -> tuple[Translation, ...]:
     """Read the tokens of both sides as texts, a row each."""
-    rows = []
+    rows, vocabulary = [], vocabularies.target
     for row, pair in enumerate(pairs):
         sides = (by_port, by_oracle)
         agrees = np.array_equal(by_port.greedy[row], by_oracle.greedy[row]) and np.array_equal(
@@ -161,7 +163,10 @@ def _pair_up(
         )
         greedy = [vocabulary.decode(side.greedy[row].tolist()) for side in sides]
         beams = [tuple(vocabulary.decode(beam) for beam in side.beams[row].T.tolist()) for side in sides]
+        unknown = "".join(dict.fromkeys(c for c in pair.source if c not in vocabularies.source.characters))
         rows.append(
-            Translation(pair.source, pair.target, (greedy[0], greedy[1]), (beams[0], beams[1]), agrees)
+            Translation(
+                pair.source, pair.target, (greedy[0], greedy[1]), (beams[0], beams[1]), unknown, agrees
+            )
         )
     return tuple(rows)

@@ -113,6 +113,16 @@ _NAMES_STACKED = AttentionNMT(
     attention=Attention("bahdanau_monotonic", 48, layer_units=64),
 )
 
+_NAMES_MONOTONIC = AttentionNMT(
+    source_vocab=90,
+    target_vocab=95,
+    embedding=32,
+    cell="gru",
+    units=48,
+    layers=1,
+    attention=Attention("luong_monotonic", 96, scaled=True),
+)
+
 _TF1_MODES = ("v1", "function", "xla")
 _TF2_MODES = ("function", "eager", "xla", "v1")
 
@@ -179,6 +189,14 @@ MODELS = (
                 data="dates",
             ),
             Variant(
+                "monotonic",
+                "English names to German ones, without an attention layer",
+                _NAMES_MONOTONIC,
+                _TF2_MODES,
+                weights=_CHECKPOINTS / "names-nmt-monotonic",
+                data="names",
+            ),
+            Variant(
                 "stacked",
                 "English names of languages, places and currencies to German ones",
                 _NAMES_STACKED,
@@ -228,19 +246,31 @@ def choose_mode(variant: Variant, mode: str | None, *, port: str) -> str:
     return mode
 
 
+def choose_translator(name: str) -> Choice:
+    """Find the one translator that a name means.
+
+    Raises:
+        UsageError: if it means none, or several.
+    """
+    found = choose(name)
+    translators = [choice.name for choice in choices() if isinstance(choice.variant.spec, AttentionNMT)]
+    if found[0].name not in translators:
+        raise UsageError(f"{found[0].name} is no translator; choose from {', '.join(translators)}")
+    if len(found) > 1:
+        raise UsageError(f"{name} is several translators; choose one of {', '.join(translators)}")
+    return found[0]
+
+
 DECODING_MODES = ("function", "eager")
 """How TensorFlow can decode. tfa's beam search has no kernel for XLA."""
 
 
-def choose_decoding_mode(choice: Choice, mode: str | None) -> str:
+def choose_decoding_mode(mode: str | None) -> str:
     """The mode to decode in: the asked one, or the first of `DECODING_MODES`.
 
     Raises:
-        UsageError: if the port is no translator, or cannot decode in that mode.
+        UsageError: if there is no decoding in that mode.
     """
-    if not isinstance(choice.variant.spec, AttentionNMT):
-        translators = [c.name for c in choices() if isinstance(c.variant.spec, AttentionNMT)]
-        raise UsageError(f"{choice.name} is no translator; choose from {', '.join(translators)}")
     if mode is not None and mode not in DECODING_MODES:
         raise UsageError(f"no decoding in mode {mode!r}; there is in {', '.join(DECODING_MODES)}")
     return mode or DECODING_MODES[0]

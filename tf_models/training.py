@@ -58,7 +58,10 @@ def train(
         raise UsageError(f"steps {steps}: nothing to train; give at least 1")
     savers = {"dynamic_rnn": _train_in_session, "explicit_state": _train_eagerly}
     if model not in savers:
-        raise UsageError(f"{model!r} cannot be trained; choose from {', '.join(savers)}")
+        raise UsageError(
+            f"{model!r} cannot be trained; choose from {', '.join(savers)}, or a translator, as in "
+            "attention_nmt/lstm"
+        )
     output = check_output(output)
     batches = _draw_batches(spec, series, seed=seed, batch_size=batch_size)
     losses: list[float] = []
@@ -81,6 +84,10 @@ def check_output(output: str | os.PathLike[str]) -> Path:
         UsageError: if it cannot be written there, could not be read, or is there already.
     """
     output = Path(output)
+    if not output.name or output.is_dir():
+        raise UsageError(
+            f"{str(output)!r} is a directory; give a checkpoint's prefix, as in `folder/model.ckpt`"
+        )
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
         raise UsageError(f"{output}: {output.parent} is not a directory that can be written; choose another")
     if any(character in str(output) for character in PATTERN_CHARACTERS):

@@ -33,7 +33,7 @@ def decode(
     texts
         What to translate. Without any, texts that the translator was not trained on.
     model
-        A translator: `attention_nmt/lstm`, `attention_nmt/gru` or `attention_nmt/stacked`.
+        A translator: `attention_nmt/lstm`, `.../gru`, `.../monotonic` or `.../stacked`.
     rows
         How many texts are drawn.
     weights
@@ -59,9 +59,8 @@ def decode(
     quiet
         Print the verdict alone.
     """
-    from rich.console import Console
-
     from oracle.progress import show_progress
+    from oracle.report.terminal import open_terminal
     from oracle.report.translations import print_translations, render_translations_json, render_verdict
     from oracle.runner import InProcess, TwoProcesses
     from oracle.translation import TranslationRequest, translate
@@ -86,6 +85,6 @@ def decode(
     elif quiet:
         print(render_verdict(translations))
     else:
-        print_translations(translations, Console(highlight=False))
+        print_translations(translations, open_terminal())
     sys.stdout.flush()
     return 0 if translations.agree else 1

@@ -17,7 +17,7 @@ def train(
     data: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
-    slots: bool = True,
+    slots: bool | None = None,
     weight_decay: float | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -42,7 +42,7 @@ def train(
     batch_size
         How many windows (by default 16) or pairs (by default 64) a step.
     slots
-        Whether to save the optimizer's slots too. A translator's are never saved.
+        Whether to save the optimizer's slots too, as is the default. A translator's are never saved.
     weight_decay
         What Adam takes from each weight of a translator, in parts of its rate; by default 0.3.
     verbose
@@ -52,11 +52,21 @@ def train(
     """
     del verbose  # `main` reads it.
     from oracle import zoo
+    from oracle.case import check_seed
+    from oracle.errors import UsageError
     from oracle.frameworks import import_tensorflow, import_tfa
     from oracle.progress import show_steps
     from oracle.spec import AttentionNMT
 
+    check_seed(seed)
     choice = zoo.choose(model)[0]
+    translates = isinstance(choice.variant.spec, AttentionNMT)
+    if translates:
+        choice = zoo.choose_translator(model)
+        if slots:
+            raise UsageError("a translator's slots are never saved; leave out --slots")
+    if weight_decay is not None and (not translates or not 0 <= weight_decay < float("inf")):
+        raise UsageError(f"--weight-decay {weight_decay:g}: it is for translators, and a number from 0 on")
     import_tensorflow()
     if choice.model.needs_tfa:
         import_tfa()
@@ -65,23 +75,21 @@ def train(
         options["batch_size"] = batch_size
     if weight_decay is not None:
         options["weight_decay"] = weight_decay
-    translates = isinstance(choice.variant.spec, AttentionNMT)
+    if slots is not None and not translates:
+        options["slots"] = slots
     with show_steps("training", steps, quiet=quiet) as on_step:
         if translates:
             losses, said = _train_translator(choice, data, on_step=on_step, **options)
         else:
-            losses, said = _train_on_series(choice, data, slots=slots, on_step=on_step, **options), ""
+            losses, said = _train_on_series(choice, data, on_step=on_step, **options), ""
     print(f"{output}: {steps} steps, loss {losses[0]:.6g} to {losses[-1]:.6g}, seed {seed}{said}")
     return 0
 
 
 def _train_on_series(choice: Any, data: str | None, **options: Any) -> list[float]:
-    from oracle.errors import UsageError
     from oracle.series import read_series, sunspots
     from tf_models.training import train as train_port
 
-    if "weight_decay" in options:
-        raise UsageError("--weight-decay is for translators; leave it out")
     series = sunspots() if data is None else read_series(data)
     return train_port(choice.model.name, choice.variant.spec, series, **options)
 

@@ -33,6 +33,10 @@ def print_translations(translations: Translations, console: Console) -> None:
         greedy, beam = _show(row.greedy), _show((row.beams[0][0], row.beams[1][0]))
         table.add_row(*(Text(cell) for cell in (row.source, row.expected, greedy, beam)), Text(found, style))
     console.print(table)
+    for row in translations.rows:
+        if row.unknown:
+            line = f"{row.source}: the translator does not know {' '.join(row.unknown)}"
+            console.print(line, markup=False, soft_wrap=True)
     console.print(render_verdict(translations), soft_wrap=True)
 
 
@@ -58,6 +62,7 @@ def render_translations_json(translations: Translations) -> str:
             "expected": row.expected or None,
             "greedy": dict(zip(("tensorflow", "flax"), row.greedy, strict=True)),
             "beams": dict(zip(("tensorflow", "flax"), row.beams, strict=True)),
+            "unknown": row.unknown,
             "agrees": row.agrees,
         }
         for row in translations.rows

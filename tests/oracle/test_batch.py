@@ -88,18 +88,28 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         series_batch(SUNSPOT_SPEC, series, seed=0, batch_size=1)
 
 
-def test_text_batch_is_made_of_whole_texts() -> None:
+def test_text_batch_is_made_of_texts_their_targets_cut() -> None:
     (choice,) = zoo.choose("attention_nmt/stacked")
     pairs, vocabularies = load_texts(choice.variant.data)
     batch = text_batch(choice.variant.spec, pairs, vocabularies, seed=3, batch_size=7)
     known = {pair.source: pair.target for pair in pairs}
     for row in range(7):
         source = vocabularies.source.decode(batch["source"][row].tolist())
-        assert known[source] == vocabularies.target.decode(batch["target"][row].tolist())
         length = batch["target_length"][row]
-        assert batch["target"][row, 0] == BOS
-        assert batch["target"][row, length] == EOS
+        whole = [BOS, *vocabularies.target.encode(known[source]), EOS]
+        assert batch["target"][row, : 1 + length].tolist() == whole[: 1 + length]
         assert (batch["target"][row, length + 1 :] == PAD).all()
+    assert batch["target"][0, batch["target_length"][0]] == EOS
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_targets_differ_in_length_though_dates_do_not(batch_size: int, seed: int) -> None:
+    (choice,) = zoo.choose("attention_nmt/lstm")
+    pairs, vocabularies = load_texts(choice.variant.data)
+    batch = text_batch(choice.variant.spec, pairs, vocabularies, seed=seed, batch_size=batch_size)
+    assert batch["target_length"][0] == 11
+    assert batch["target_length"][-1] < 11
 
 
 def test_texts_of_another_vocabulary_are_refused() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +34,53 @@ def test_trained_gradients_match_in_float64(port: str, mode: str) -> None:
     assert comparison.matches, comparison.findings
     assert comparison.oracle.weights in (choice.variant.weights.name for choice in zoo.choose(port))
     (loss,) = [row.oracle_value for row in comparison.rows if row.name == "loss"]
-    assert 1e-3 < loss < 0.3  # It has learnt its task, and is not so sure that gradients are rounding errors.
+    # It has learnt, from some 4.5, and is not so sure that its gradients are rounding errors.
+    assert 1e-3 < loss < (0.1 if "dates" in comparison.oracle.data else 1.5)
+
+
+def count_padding(logits, target, target_length):
+    import tensorflow as tf
+    import tensorflow_addons as tfa
+
+    return tfa.seq2seq.sequence_loss(logits, target, tf.ones_like(logits[:, :, 0]))
+
+
+def count_one_more(logits, target, target_length):
+    import tensorflow as tf
+    import tensorflow_addons as tfa
+
+    weights = tf.sequence_mask(target_length + 1, target.shape[1], dtype=logits.dtype)
+    return tfa.seq2seq.sequence_loss(logits, target, weights)
+
+
+def average_over_the_batch(logits, target, target_length):
+    import tensorflow as tf
+    import tensorflow_addons as tfa
+
+    weights = tf.sequence_mask(target_length, target.shape[1], dtype=logits.dtype)
+    by_step = tfa.seq2seq.sequence_loss(
+        logits, target, weights, average_across_timesteps=False, average_across_batch=False
+    )
+    return tf.reduce_mean(tf.reduce_sum(by_step, axis=1))
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong_loss", [count_padding, count_one_more, average_over_the_batch])
+@pytest.mark.parametrize("batch_size", [2, 16])
+def test_a_wrong_mask_of_the_loss_is_found_on_the_default_data(
+    wrong_loss: Callable, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tf_models import attention_nmt
+
+    monkeypatch.setattr(attention_nmt, "masked_loss", wrong_loss)
+    with InProcess() as runner:
+        request = Request(("attention_nmt/lstm",), mode="eager", batch_size=batch_size)
+        (comparison,) = check(request, runner)
+    statuses = {row.name: row.status for row in comparison.rows}
+    assert statuses["loss"] == statuses["gradient/decoder/output_layer/bias"] == "mismatch"
+    assert statuses["output/logits"] == "match"
 
 
 @pytest.mark.tf
@@ -43,6 +92,7 @@ def test_trained_gradients_match_in_float64(port: str, mode: str) -> None:
         ("attention_nmt/lstm", "function", 90),
         ("attention_nmt/lstm", "eager", 90),
         ("attention_nmt/gru", "function", 90),
+        ("attention_nmt/monotonic", "eager", 3),
         ("attention_nmt/stacked", "function", 5),
     ],
 )
@@ -131,13 +181,17 @@ def test_a_translator_is_trained_and_its_checkpoint_compared(
             UsageError,
             "dynamic_rnn/full is no translator; choose from attention_nmt",
         ),
+        ({"model": "attention_nmt"}, UsageError, "is several translators; choose one of"),
+        ({"seed": -1}, UsageError, "seed -1"),
+        ({"weights": ""}, UsageError, "path of the weights is empty"),
+        ({"beam_width": 1001}, UsageError, "a number from 1 to 1000"),
         ({"model": "attention-nmt/gruu"}, UsageError, "did you mean 'attention_nmt/gru'"),
         ({"mode": "xla"}, UsageError, "no decoding in mode 'xla'"),
         ({"texts": ("a", "")}, UsageError, "empty"),
         ({"rows": 0}, UsageError, "nothing to translate"),
         ({"rows": 301}, UsageError, "there are 300 pairs"),
         ({"beam_width": 0}, UsageError, "beam_width is 0"),
-        ({"maximum_length": 0}, UsageError, "maximum_iterations is 0"),
+        ({"maximum_length": 0}, UsageError, "maximum length is 0"),
         ({"length_penalty_weight": -1.0}, UsageError, "length_penalty_weight is -1"),
         ({"length_penalty_weight": float("nan")}, UsageError, "length_penalty_weight is nan"),
         ({"data": "none.tsv"}, CaseError, "none.tsv"),
@@ -148,6 +202,25 @@ def test_bad_requests_are_refused_before_a_framework_is_imported(
 ) -> None:
     with pytest.raises(kind, match=said), InProcess() as runner:
         translate(TranslationRequest(**options), runner)
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_characters_that_are_not_known_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["decode", "3€1987", "--mode", "eager", "--processes", "1"]) == 0
+    assert "3€1987: the translator does not know €" in capsys.readouterr().out
+
+
+@pytest.mark.tf
+@pytest.mark.jax
+@pytest.mark.slow
+def test_a_closed_pipe_is_no_finding() -> None:
+    decode = [sys.executable, "-m", "oracle", "decode", "3.3.1987", "--mode", "eager"]
+    process = subprocess.Popen(decode, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait(timeout=300) == 141
+    process.stderr.close()
 
 
 def test_what_follows_the_end_is_cut() -> None:
