@@ -192,6 +192,7 @@ def test_closed_and_full_outputs_are_no_findings() -> None:
     assert done.stderr == "error: standard output cannot be written: No space left on device\n"
 
 
+@pytest.mark.tf
 @pytest.mark.parametrize("number", [2, 15])
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     import time
