@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from oracle.check import Request
     from oracle.compare import Comparison, Row, compare_records
     from oracle.errors import OracleError
+    from oracle.legacy_graph.repair import repair
     from oracle.live_port import LivePort, compare_live
     from oracle.record import Record, read_record, record_port, write_record
     from oracle.report import render_text
@@ -49,6 +50,7 @@ _HOMES = {
     "read_record": "oracle.record",
     "record_port": "oracle.record",
     "render_text": "oracle.report",
+    "repair": "oracle.legacy_graph.repair",
     "run_oracle": "oracle.run_jax",
     "run_port": "oracle.run_tf",
     "write_case": "oracle.case",
@@ -82,6 +84,7 @@ __all__ = [
     "read_record",
     "record_port",
     "render_text",
+    "repair",
     "run_oracle",
     "run_port",
     "write_case",

@@ -19,6 +19,7 @@ from cyclopts.config import Dict, Env
 
 from oracle.commands.compare import SETTINGS, compare
 from oracle.commands.decode import decode
+from oracle.commands.legacy import diagnose, explain_code, repair
 from oracle.commands.models import doctor, models
 from oracle.commands.train import train
 from oracle.commands.weights import convert, inspect
@@ -40,7 +41,18 @@ app = App(
 )
 
 
-for _command in (compare, decode, inspect, convert, train, models, doctor):
+for _command in (
+    compare,
+    decode,
+    diagnose,
+    repair,
+    explain_code,
+    inspect,
+    convert,
+    train,
+    models,
+    doctor,
+):
     app.command(_command)
 
 
