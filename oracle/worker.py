@@ -51,13 +51,18 @@ def _reply(replies: TextIO, request: Mapping[str, Any]) -> None:
         answer: dict[str, Any] = {"done": _serve(request)}
     except OracleError as error:
         answer = {
-            "error": type(error).__name__,
+            "error": _name_kind(error),
             "message": str(error),
             "traceback": traceback.format_exc(),
         }
     except Exception:
         answer = {"error": "", "message": "", "traceback": traceback.format_exc()}
     replies.write(json.dumps(answer) + "\n")
+
+
+def _name_kind(error: OracleError) -> str:
+    """The error's class, or the nearest of its bases that the calling process knows without our modules."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
 
 
 def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
