@@ -24,7 +24,9 @@ def state_verdict(comparison: Comparison) -> str:
     total = len(comparison.rows)
     if comparison.matches:
         left_out = f"; {len(comparison.left_out)} were left out, as asked" if comparison.left_out else ""
-        return f"all {total} tensors match{left_out}"
+        frozen = comparison.port.flags.get("frozen")
+        untrained = f"; not compared, since the port does not train them: {frozen}" if frozen else ""
+        return f"all {total} tensors match{left_out}{untrained}"
     findings = comparison.findings
     kinds = ", ".join(f"{number} {status}" for status, number in Counter(_statuses(findings)).items())
     return f"{len(findings)} of {total} tensors do not match ({kinds}), first {findings[0].name}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -94,3 +95,11 @@ def test_github_annotates_what_fails_and_nothing_else() -> None:
 @pytest.mark.parametrize("output_format", sorted(RENDERERS))
 def test_every_format_ends_with_a_line_end(output_format: str) -> None:
     assert RENDERERS[output_format]([GOOD, BAD, RAISED]).endswith("\n")
+
+
+def test_what_the_port_does_not_train_is_said() -> None:
+    flags = {**GOOD.port.flags, "frozen": "encoder/embedding/embedding"}
+    frozen = msgspec.structs.replace(GOOD, port=msgspec.structs.replace(GOOD.port, flags=flags))
+    said = "; not compared, since the port does not train them: encoder/embedding/embedding"
+    assert "all 3 tensors match" + said in render_text([frozen])
+    assert said not in render_text([GOOD])
