@@ -8,7 +8,7 @@ inside `jax.lax.scan`, and the gradient reaches the encoder and `memory_layer` t
 TensorFlow keeps the memory in the mechanism. Three of its traps come from that, and each is replayed
 by what is given to `setup_memory`:
 
-* lengths given to the constructor with `memory=None` are ignored: give none here;
+* lengths given to the constructor with `memory=None` are ignored: see `constructor_lengths`;
 * a Keras mask of the memory counts when the memory goes through the constructor or `__call__`, and is
   ignored by `.setup_memory()`: give it here as `memory_mask` in the first case only;
 * memory set up outside the gradient tape gets the gradient None: `jax.lax.stop_gradient` of the memory.
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jax_models.checks import (
+    check_array,
+    check_callable,
+    check_choice,
+    check_fields,
+    check_key,
+    check_lengths,
+    read_if_known,
+)
 
 ProbabilityFunction = Callable[[Array, Array], Array]
 """`probabilities = probability_fn(score, previous_alignments)`, all of shape [batch, memory]."""
@@ -48,6 +58,7 @@ def hardmax(logits: Float[Array, "*batch depth"]) -> Float[Array, "*batch depth"
 
     No gradient passes: TensorFlow gives None, JAX zeros.
     """
+    logits = check_array("hardmax: logits", logits, (..., "depth"), "float")
     return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1], dtype=logits.dtype)
 
 
@@ -72,20 +83,30 @@ class AttentionMechanism(nn.Module, kw_only=True):
             smallest finite number: a row with every step masked attends uniformly (to values that are
             all zero). "minus_infinity", as in TF1's contrib, makes such a row NaN.
         param_dtype: the dtype of the parameters.
+        memory_sequence_length: lengths [batch] given to the constructor, as TensorFlow's constructors take
+            them; see `constructor_lengths`.
+        constructor_lengths: what becomes of those. TensorFlow ignores them where its constructor is given
+            no memory, and ours never is: "ignored". "used": they are the lengths of a memory that is set
+            up without lengths and mask of its own.
     """
 
     probability_fn: str | ProbabilityFunction = "softmax"
     masked_score: Literal["lowest", "minus_infinity"] = "lowest"
     param_dtype: DTypeLike = jnp.float32
+    memory_sequence_length: Any = None
+    constructor_lengths: Literal["ignored", "used"] = "ignored"
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_choice("constructor_lengths", self.constructor_lengths, ("ignored", "used"))
+        if self.memory_sequence_length is not None:
+            check_lengths("memory_sequence_length", self.memory_sequence_length, ("batch",))
         if not callable(self.probability_fn) and self.probability_fn not in _PROBABILITY_FUNCTIONS:
             raise ValueError(
                 f"probability_fn is {self.probability_fn!r}, expected one of "
                 f"{sorted(_PROBABILITY_FUNCTIONS)} or a function of (score, previous_alignments)"
             )
-        if self.masked_score not in ("lowest", "minus_infinity"):
-            raise ValueError(f"masked_score is {self.masked_score!r}, expected 'lowest' or 'minus_infinity'")
+        check_choice("masked_score", self.masked_score, ("lowest", "minus_infinity"))
         super().__post_init__()
 
     def setup_memory(
@@ -110,14 +131,14 @@ class AttentionMechanism(nn.Module, kw_only=True):
                 every step masked.
 
         Raises:
+            TypeError: on another dtype than floats, or integers for lengths, or booleans for a mask.
             ValueError: if both lengths and a mask are given, if a shape does not fit, or for a length
                 below 1.
         """
-        if memory.ndim != 3:
-            raise ValueError(
-                f"memory has shape {list(memory.shape)}, expected [batch, memory, depth]. Maybe you "
-                "passed the encoder's final state instead of its outputs."
-            )
+        state = "Maybe you passed the encoder's final state instead of its outputs."
+        memory = check_array("memory", memory, ("batch", "memory", "depth"), "float", hint=state)
+        if memory_sequence_length is None and memory_mask is None and self.constructor_lengths == "used":
+            memory_sequence_length = self.memory_sequence_length
         mask = _memory_mask(memory.shape, memory_sequence_length, memory_mask, zero_length)
         values = memory if mask is None else memory * mask[..., None].astype(memory.dtype)
         return AttentionMemory(self.project_memory(values), values, mask)
@@ -173,7 +194,23 @@ class AttentionMechanism(nn.Module, kw_only=True):
 
         Returns:
             The alignments, and the next state, which is the alignments too.
+
+        Raises:
+            TypeError: if `memory` was not set up, or on another dtype than floats.
+            ValueError: on shapes that do not fit.
         """
+        if not isinstance(memory, AttentionMemory):
+            raise TypeError(
+                f"memory is a {type(memory).__name__}, expected an AttentionMemory. Maybe you passed the "
+                "encoder's outputs instead of mechanism.setup_memory(outputs)"
+            )
+        rows = memory.keys.shape[:2]
+        hint = "Maybe it has a time axis, which a loop takes apart, or was not tiled with tile_batch"
+        query = check_array("query", query, (rows[0], "query"), "float", hint=hint)
+        state = check_array("state", state, rows, "float", hint="The previous alignments")
+        if noise is not None:
+            noise = check_array("noise", noise, rows, "float")
+        check_key("key", key)
         score = self.calculate_score(memory.keys, query)
         if memory.mask is not None:
             lowest = jnp.finfo(score.dtype).min
@@ -226,6 +263,10 @@ class LuongAttention(AttentionMechanism):
     units: int
     scale: bool = False
 
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        super().__post_init__()
+
     def setup(self) -> None:
         self.memory_layer = nn.Dense(self.units, use_bias=False, param_dtype=self.param_dtype)
         if self.scale:
@@ -268,6 +309,11 @@ class BahdanauAttention(AttentionMechanism):
     normalize: bool = False
     kernel_initializer: Callable[..., Array] = glorot_vector
 
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        check_callable("kernel_initializer", self.kernel_initializer, optional=False)
+        super().__post_init__()
+
     def setup(self) -> None:
         dtype, shape = self.param_dtype, (self.units,)
         self.query_layer = nn.Dense(self.units, use_bias=False, param_dtype=dtype)
@@ -300,40 +346,25 @@ _PROBABILITY_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
 
 def _memory_mask(
     shape: tuple[int, ...],
-    lengths: Array | None,
-    mask: Array | None,
+    lengths: Any,
+    mask: Any,
     zero_length: str,
 ) -> Array | None:
     """The mask that either argument describes, [batch, memory], or None."""
     batch, time, _ = shape
-    if zero_length not in ("raise", "attend_uniformly"):
-        raise ValueError(f"zero_length is {zero_length!r}, expected 'raise' or 'attend_uniformly'")
+    check_choice("zero_length", zero_length, ("raise", "attend_uniformly"))
     if lengths is not None and mask is not None:
         raise ValueError("memory_sequence_length and memory_mask were both given, expected at most one")
     if mask is not None:
-        if mask.shape != (batch, time) or mask.dtype != bool:
-            raise ValueError(
-                f"memory_mask has shape {list(mask.shape)} and dtype {mask.dtype}, expected "
-                f"{[batch, time]} and bool"
-            )
-        return mask
+        hint = "Maybe you mean mask != 0, or tile_batch(mask, beam_width)"
+        return check_array("memory_mask", mask, (batch, time), "boolean", hint=hint)
     if lengths is None:
         return None
-    if lengths.shape != (batch,):
-        raise ValueError(
-            f"memory_sequence_length has shape {list(lengths.shape)}, expected [{batch}], the batch of "
-            f"a memory of shape {list(shape)}. Maybe only one of them was tiled for a beam search decoder."
-        )
-    if zero_length == "raise" and _is_known_below_one(lengths):
-        raise ValueError(
-            f"memory_sequence_length is {np.asarray(lengths).tolist()}, expected every length to be at "
-            "least 1 (TensorFlow's assertion). Maybe you want zero_length='attend_uniformly'."
-        )
+    name, hint = "memory_sequence_length", ""
+    if np.shape(lengths) != (batch,):
+        hint = f"The memory has shape {list(shape)}. Maybe only one of them was tiled with tile_batch"
+    known = read_if_known(lengths)
+    if zero_length == "raise" and known is not None and np.any(known == 0):
+        hint = "So TensorFlow asserts. Maybe you want zero_length='attend_uniformly'"
+    lengths = check_lengths(name, lengths, (batch,), at_least=1 if zero_length == "raise" else 0, hint=hint)
     return jnp.arange(time)[None, :] < lengths[:, None]
-
-
-def _is_known_below_one(lengths: Array) -> bool:
-    try:
-        return bool((np.asarray(lengths) < 1).any())
-    except jax.errors.TracerArrayConversionError:
-        return False

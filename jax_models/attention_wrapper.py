@@ -25,6 +25,14 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jax_models.attention import AttentionMechanism, AttentionMemory
 from jax_models.attention_state import AttentionWrapperState, Noise
+from jax_models.cell_calls import check_cell
+from jax_models.checks import (
+    check_array,
+    check_callable,
+    check_fields,
+    check_key,
+    check_size,
+)
 
 CellInputFunction = Callable[[Any, Array], Any]
 """`cell_inputs = cell_input_fn(inputs, attention)`; of any structure that the cell takes."""
@@ -35,6 +43,13 @@ AttentionFunction = Callable[..., tuple[Array, Array, Any]]
 
 def join_inputs(inputs: Array, attention: Array) -> Array:
     """Input feeding (Luong et al. 2015, section 3.3): [inputs; attention], the default `cell_input_fn`."""
+    inputs = check_array(
+        "AttentionWrapper: inputs",
+        inputs,
+        (*attention.shape[:-1], "features"),
+        "float",
+        hint="Maybe they are ids, or have a time axis, or you want a cell_input_fn of your own",
+    )
     return jnp.concatenate([inputs, attention], axis=-1)
 
 
@@ -99,8 +114,14 @@ class AttentionWrapper(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        check_cell("AttentionWrapper: cell", self.cell)
+        for name in ("cell_input_fn", "attention_fn"):
+            check_callable(f"AttentionWrapper: {name}", getattr(self, name), optional=False)
         if self.attention_layer_size is not None and self.attention_layer is not None:
             raise ValueError("attention_layer_size and attention_layer were both given, expected at most one")
+        if not self._mechanisms:
+            raise ValueError("attention_mechanism is empty, expected one at least")
         for mechanism in _as_tuple(self.attention_mechanism):
             if not isinstance(mechanism, AttentionMechanism):
                 raise TypeError(
@@ -113,12 +134,15 @@ class AttentionWrapper(nn.Module):
                     f"{name} has {len(_as_tuple(given))} entries, expected one for each of the "
                     f"{self._mechanisms} attention mechanisms"
                 )
+        for size in () if self.attention_layer_size is None else _as_tuple(self.attention_layer_size):
+            check_size("attention_layer_size", size)
         for layer in () if self.attention_layer is None else _as_tuple(self.attention_layer):
             if not isinstance(getattr(layer, "features", None), int):
                 raise TypeError(
                     f"attention_layer {type(layer).__name__} has no field `features: int`, the width of "
                     "what it returns, which is needed for the attention before the first step"
                 )
+            check_size("attention_layer: features", layer.features)
         super().__post_init__()
 
     def setup_memory(
@@ -168,10 +192,16 @@ class AttentionWrapper(nn.Module):
         Raises:
             ValueError: if the batches differ, or `maximum_steps` is missing.
         """
-        ready = (memories,) if isinstance(memories, AttentionMemory) else tuple(memories)
+        ready = _as_tuple(memories) if not isinstance(memories, AttentionMemory) else (memories,)
         mechanisms = _as_tuple(self.attention_mechanism)
+        for memory in ready:
+            if not isinstance(memory, AttentionMemory):
+                raise TypeError(
+                    f"memories holds a {type(memory).__name__}, expected what wrapper.setup_memory returns"
+                )
         if len(ready) != len(mechanisms):
             raise ValueError(f"memories has {len(ready)} entries for {len(mechanisms)} attention mechanisms")
+        check_size("maximum_steps", maximum_steps, optional=True)
         batch, dtype = ready[0].values.shape[0], ready[0].values.dtype
         for leaf in jax.tree.leaves((cell_state, [m.values for m in ready])):
             if jnp.ndim(leaf) and leaf.shape[0] != batch:
@@ -179,6 +209,9 @@ class AttentionWrapper(nn.Module):
                     f"cell_state and memories have the batches {leaf.shape[0]} and {batch}, expected one. "
                     "Maybe one of them was not tiled with tile_batch for a beam search decoder."
                 )
+        noises = _for_each(noise, len(mechanisms), "noise")
+        for one, memory in zip(noises, ready, strict=True):
+            _check_noise(one, memory)
         alignments = self._like_mechanisms(
             mechanism.initial_alignments(m) for mechanism, m in zip(mechanisms, ready, strict=True)
         )
@@ -197,7 +230,7 @@ class AttentionWrapper(nn.Module):
                 mechanism.initial_state(m) for mechanism, m in zip(mechanisms, ready, strict=True)
             ),
             memories=self._like_mechanisms(ready),
-            noise=self._like_mechanisms(_for_each(noise, len(mechanisms), "noise")),
+            noise=self._like_mechanisms(noises),
         )
 
     def zero_state(
@@ -327,6 +360,16 @@ def _for_each(argument: Any, count: int, name: str) -> tuple:
     if len(argument) != count:
         raise ValueError(f"{name} has {len(argument)} entries for {count} attention mechanisms")
     return tuple(argument)
+
+
+def _check_noise(noise: Any, memory: AttentionMemory) -> None:
+    if noise is None:
+        return
+    dtype = getattr(noise, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, jnp.floating):
+        check_array("noise", noise, ("steps", *memory.values.shape[:2]), "float")
+    else:
+        check_key("noise", noise)
 
 
 def _noise_at(noise: Noise, time: Array) -> dict[str, Array]:

@@ -16,9 +16,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from jax_models.beam_search_ops import gather_tree, gather_tree_from_array
+from jax_models.checks import check_array, check_callable, check_choice, check_number, check_size
 from jax_models.decode_loop import map_rows
 from jax_models.decoder import BaseDecoder, check_batch
-from jax_models.sampler import Constants, Feed, look_up, start_with_tokens
+from jax_models.embedding_sampler import check_tokens, check_vocabulary, look_up, start_with_tokens
+from jax_models.sampler_base import Constants, Feed
 
 
 class BeamSearchDecoderState(NamedTuple):
@@ -98,6 +100,17 @@ class BeamSearchDecoder(BaseDecoder):
     output_all_scores: bool = False
     length_penalty_precision: Literal["tensorflow", "logits"] = "tensorflow"
 
+    def __post_init__(self) -> None:
+        check_callable("BeamSearchDecoder: cell", self.cell, optional=False)
+        check_size("BeamSearchDecoder: beam_width", self.beam_width)
+        for name in ("embedding_fn", "output_layer"):
+            check_callable(f"BeamSearchDecoder: {name}", getattr(self, name))
+        for name in ("length_penalty_weight", "coverage_penalty_weight"):
+            check_number(f"BeamSearchDecoder: {name}", getattr(self, name))
+        precisions = ("tensorflow", "logits")
+        check_choice("length_penalty_precision", self.length_penalty_precision, precisions)
+        super().__post_init__()
+
     @property
     def tracks_own_finished(self) -> bool:
         """True: beams change places, and so do their flags."""
@@ -119,12 +132,17 @@ class BeamSearchDecoder(BaseDecoder):
             end_token: the id, a scalar, that ends a sequence.
             initial_state: the cell's, a pytree of arrays [batch * beam_width, ...].
         """
-        if self.beam_width < 1:
-            raise ValueError(f"BeamSearchDecoder: beam_width is {self.beam_width}, expected 1 or more")
-        if start_tokens.ndim != 1:
+        start_tokens = check_tokens(
+            "BeamSearchDecoder", start_tokens, embedding, hint="They are not tiled: the decoder does that"
+        )
+        if not start_tokens.size:
             raise ValueError(
-                f"BeamSearchDecoder: start_tokens have shape {start_tokens.shape}, expected [batch]. They "
-                "are not tiled: the decoder does that"
+                "BeamSearchDecoder: start_tokens is empty, expected one for each row, at least one"
+            )
+        if initial_state is None:
+            raise ValueError(
+                "BeamSearchDecoder: initial_state is missing, expected the cell's state. Maybe "
+                "cell.zero_state(batch * beam_width, dtype)?"
             )
         batch, beam = start_tokens.shape[0], self.beam_width
         check_batch(initial_state, batch * beam, hint=" Maybe it was not tiled with tile_batch?")
@@ -157,6 +175,8 @@ class BeamSearchDecoder(BaseDecoder):
         logits = self._split(outputs)
         if self.output_layer is not None:
             logits = self.output_layer(logits)
+        logits = check_array("BeamSearchDecoder: logits", logits, (*state.log_probs.shape, "vocab"), "float")
+        check_vocabulary("BeamSearchDecoder", logits, constants.embedding)
         output, next_state = self._choose(logits, map_rows(self._split, cell_state), state, constants)
 
         embedding_fn = self.embedding_fn if constants.embedding is None else None
@@ -269,8 +289,8 @@ def _merge(x: Array) -> Array:
 
 def _first_float(state: Any) -> DTypeLike:
     for leaf in jax.tree.leaves(state):
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return leaf.dtype
+        if jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            return jnp.result_type(leaf)
     raise ValueError("BeamSearchDecoder: initial_state has no floating-point array")
 
 

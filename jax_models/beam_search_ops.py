@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Shaped
 
-from jax_models.sampler import read_if_known
+from jax_models.checks import check_array, check_lengths, check_size, read_if_known
 
 
 def tile_batch(t: Any, multiplier: int) -> Any:
@@ -26,12 +26,17 @@ def tile_batch(t: Any, multiplier: int) -> Any:
         The pytree with arrays [batch * multiplier, ...].
 
     Raises:
-        ValueError: if an array has no batch axis.
+        TypeError: if the multiplier is no int.
+        ValueError: if it is below 1, or an array has no batch axis.
     """
+    check_size("tile_batch: multiplier", multiplier)
 
     def tile(x: Any) -> Array:
         if jnp.ndim(x) < 1:
-            raise ValueError("tile_batch: an array of rank 0, expected [batch, ...]")
+            raise ValueError(
+                "tile_batch: t has an array of rank 0, expected [batch, ...]. Maybe it is a list, which is a "
+                "tree of its items: pass jnp.asarray of it"
+            )
         return jnp.repeat(jnp.asarray(x), multiplier, axis=0)
 
     return jax.tree.map(tile, t)
@@ -58,16 +63,14 @@ def gather_tree(
         ValueError: on shapes that do not fit, or a parent out of range (where it is known, that is
             outside tracing).
     """
-    time, batch, beam = _check_parents(parent_ids)
-    if step_ids.shape != parent_ids.shape:
-        raise ValueError(
-            f"gather_tree: step_ids have shape {step_ids.shape}, parent_ids {parent_ids.shape}; expected "
-            "equal, time-major: [time, batch, beam]"
-        )
-    if max_sequence_lengths.shape != (batch,):
-        raise ValueError(
-            f"gather_tree: max_sequence_lengths has shape {max_sequence_lengths.shape}, expected ({batch},)"
-        )
+    parent_ids = _check_parents("gather_tree", parent_ids)
+    time, batch, beam = parent_ids.shape
+    hint = f"parent_ids have shape {list(parent_ids.shape)}: [time, batch, beam]"
+    step_ids = check_array("gather_tree: step_ids", step_ids, parent_ids.shape, "integer", hint=hint)
+    max_sequence_lengths = check_array(
+        "gather_tree: max_sequence_lengths", max_sequence_lengths, (batch,), "integer"
+    )
+    check_array("gather_tree: end_token", end_token, (), "integer")
     if time == 0:
         return step_ids
     end = jnp.asarray(end_token, step_ids.dtype)
@@ -104,17 +107,17 @@ def gather_tree_from_array(
     Raises:
         ValueError: on shapes that do not fit.
     """
-    time, batch, beam = _check_parents(parent_ids)
+    t = check_array("gather_tree_from_array: t", t, ("time", "batch", ...))
+    parent_ids = _check_parents("gather_tree_from_array", parent_ids)
+    time, batch, beam = parent_ids.shape
     if t.shape[:2] != (time, batch * beam) and t.shape[:3] != (time, batch, beam):
         raise ValueError(
             f"gather_tree_from_array: t has shape {t.shape}, expected {(time, batch, beam)} or "
             f"{(time, batch * beam)}, and then any axes"
         )
-    if sequence_length.shape != (batch, beam):
-        raise ValueError(
-            f"gather_tree_from_array: sequence_length has shape {sequence_length.shape}, expected "
-            f"[batch, beam] = {(batch, beam)}"
-        )
+    sequence_length = check_lengths(
+        "gather_tree_from_array: sequence_length", sequence_length, (batch, beam), hint="[batch, beam]"
+    )
     own = jnp.broadcast_to(jnp.arange(beam, dtype=parent_ids.dtype), (time, batch, beam))
     longest = jnp.max(sequence_length, axis=1)
     sources = gather_tree(own, parent_ids, longest, beam + 1)
@@ -124,13 +127,10 @@ def gather_tree_from_array(
     return jnp.take_along_axis(by_beam, sources[..., None], axis=2).reshape(t.shape)
 
 
-def _check_parents(parent_ids: Int[Array, "time batch beam"]) -> tuple[int, int, int]:
-    if parent_ids.ndim != 3:
-        raise ValueError(
-            f"gather_tree: parent_ids have shape {parent_ids.shape}, expected [time, batch, beam]"
-        )
-    time, batch, beam = parent_ids.shape
+def _check_parents(owner: str, parent_ids: Int[Array, "time batch beam"]) -> Int[Array, "time batch beam"]:
     known = read_if_known(parent_ids)
+    parent_ids = check_array(f"{owner}: parent_ids", parent_ids, ("time", "batch", "beam"), "integer")
+    beam = parent_ids.shape[2]
     if known is not None and known.size and not np.all((known >= 0) & (known < beam)):
-        raise ValueError(f"gather_tree: parent_ids reach from {known.min()} to {known.max()}, beam is {beam}")
-    return time, batch, beam
+        raise ValueError(f"{owner}: parent_ids reach from {known.min()} to {known.max()}, beam is {beam}")
+    return parent_ids

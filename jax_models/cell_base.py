@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from jax_models.checks import check_array, check_dtype, check_number, check_size
+
 Activation = Callable[[Array], Array]
 """An elementwise function, such as `jnp.tanh`."""
 
@@ -52,7 +54,14 @@ class RNNCell(nn.Module):
 
     def zero_state(self, batch: int, dtype: DTypeLike) -> Any:
         """The state TF1 starts from when none is given: zeros of shape [batch, size]."""
+        check_zero_state(type(self).__name__, batch, dtype)
         return jax.tree.map(lambda size: jnp.zeros((batch, size), dtype), self.state_size)
+
+
+def check_zero_state(owner: str, batch: Any, dtype: Any) -> None:
+    """Raise TypeError or ValueError unless a zero state of so many rows and such a dtype can be made."""
+    check_size(f"{owner}: batch of the zero state", batch, at_least=0)
+    check_dtype(f"{owner}: dtype of the zero state", dtype)
 
 
 def gate_kernels(cell: nn.Module, features: int, outputs: int, columns: int) -> tuple[Array, Array]:
@@ -73,6 +82,16 @@ def declare_peephole(cell: nn.Module, gate: str) -> Array:
         return jax.random.uniform(key, shape, dtype, -spread, spread)
 
     return jnp.asarray(cell.param(f"peephole_{gate}", uniform, (cell.units,), cell.param_dtype))
+
+
+def lstm_bias(unit_forget_bias: bool) -> nn.initializers.Initializer:
+    """Keras' initial bias of an LSTM: zeros, but ones for the forget gate if `unit_forget_bias`."""
+
+    def initial(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+        gate = jnp.arange(shape[0]) // (shape[0] // 4)
+        return jnp.where((gate == 1) & unit_forget_bias, 1, 0).astype(dtype)
+
+    return initial
 
 
 def clip(values: Array, bound: float | None) -> Array:
@@ -102,6 +121,7 @@ def drop(
             f"{name} is None but its keep_prob is {keep_prob}; expected a mask. Maybe you meant to draw "
             "one with draw_dropout_masks, or to pass key= to the loop, or to set the keep_prob to 1"
         )
+    mask = check_array(name, mask, (...,), "boolean", hint="True where an element is kept")
     if mask.shape not in (values.shape, (1, *values.shape[1:])):
         raise ValueError(
             f"{name} has shape {list(mask.shape)}; expected {list(values.shape)}, or one row for all"
@@ -110,19 +130,26 @@ def drop(
 
 
 def check_keep_prob(owner: str, name: str, keep_prob: float) -> None:
-    """Raises ValueError unless `keep_prob` is in (0, 1]."""
-    if not 0 < keep_prob <= 1:
-        raise ValueError(f"{owner}: {name} is {keep_prob}; expected a probability in (0, 1]")
+    """Raises TypeError or ValueError unless `keep_prob` is a number in (0, 1]."""
+    expected = "a probability in (0, 1], of being kept"
+    check_number(f"{owner}: {name}", keep_prob, expected, holds=lambda p: (p > 0) & (p <= 1))
 
 
 def check_step(cell: RNNCell, state: Any, inputs: Any) -> None:
     """Raises TypeError or ValueError unless `state` and `inputs` are what one step of `cell` takes."""
     owner, sizes = type(cell).__name__, cell.state_size
+    if getattr(inputs, "ndim", None) == 1:
+        raise ValueError(
+            f"{owner}: inputs is {_describe(inputs)}; expected an array [batch, features]. Maybe what a loop "
+            "or a sampler was given lacks its last axis: [batch, time, features]"
+        )
     if getattr(inputs, "ndim", None) != 2:
         raise TypeError(
             f"{owner}: inputs is {_describe(inputs)}; expected an array [batch, features]. Maybe you "
             "passed (inputs, state), TensorFlow's order, instead of (state, inputs)"
         )
+    ids = "Maybe they are ids: an Embedding makes vectors of them"
+    check_array(f"{owner}: inputs", inputs, ("batch", "features"), "float", hint=ids)
     if jax.tree.structure(state) != jax.tree.structure(sizes):
         raise TypeError(
             f"{owner}: state is {_describe(state)}; expected {jax.tree.structure(sizes)}. Maybe you "
@@ -134,8 +161,11 @@ def check_step(cell: RNNCell, state: Any, inputs: Any) -> None:
                 f"{owner}: state has an array of shape {list(jnp.shape(array))}; expected "
                 f"{[inputs.shape[0], size]}, for inputs of shape {list(inputs.shape)}"
             )
+        check_array(f"{owner}: state", array, ("batch", size), "float")
 
 
 def _describe(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array of shape {list(value.shape)} and dtype {value.dtype}"
     shapes = jax.tree.map(lambda array: list(jnp.shape(array)), value)
     return f"a {type(value).__name__} of shapes {shapes}"

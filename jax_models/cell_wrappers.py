@@ -17,7 +17,9 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_models.cell_base import LSTMState, PerStep, RNNCell, check_keep_prob, drop
+from jax_models.cell_base import LSTMState, PerStep, RNNCell, check_keep_prob, check_zero_state, drop
+from jax_models.cell_calls import call_cell, check_cell, draw_dropout_masks, output_size_of
+from jax_models.checks import check_callable, check_dtype
 
 
 class WrapperMasks(NamedTuple):
@@ -44,8 +46,12 @@ class MultiRNNCell(RNNCell):
     cells: Sequence[nn.Module]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cells, (tuple, list)):
+            raise TypeError(f"MultiRNNCell: cells is a {type(self.cells).__name__}, expected a list of cells")
         if not self.cells:
             raise ValueError("MultiRNNCell: cells is empty; expected at least one cell")
+        for cell in self.cells:
+            check_cell("MultiRNNCell: one of cells", cell)
         super().__post_init__()
 
     @property
@@ -84,6 +90,7 @@ class MultiRNNCell(RNNCell):
 
     def zero_state(self, batch: int, dtype: DTypeLike) -> tuple[Any, ...]:
         """The zero states of the cells."""
+        check_zero_state("MultiRNNCell", batch, dtype)
         return tuple(cell.zero_state(batch, dtype) for cell in self.cells)
 
     def draw_dropout_masks(
@@ -93,7 +100,7 @@ class MultiRNNCell(RNNCell):
         masks = []
         for cell, cell_key in zip(self.cells, jax.random.split(key, len(self.cells)), strict=True):
             masks.append(draw_dropout_masks(cell, cell_key, batch, features, dtype, time=time))
-            features = _output_size(cell)
+            features = output_size_of(cell)
         return tuple(masks)
 
 
@@ -112,6 +119,10 @@ class DropoutWrapper(RNNCell):
     TF1 rounds a keep probability that is a Python number to float32 before it divides, which in float64
     is an error of 1e-8. `keep_prob_dtype` is the precision to round to; with float64 nothing is lost, as
     in TF1 if the probability is a float64 tensor.
+
+    `dropout_state_filter_visitor` says which of the state's arrays get a mask when masks are drawn, by
+    TF1's rule: called with the state, and with its parts, it returns a bool, or a tuple of them, one for
+    each part. By default all but the `c` of an `LSTMState`.
     """
 
     cell: nn.Module
@@ -120,8 +131,12 @@ class DropoutWrapper(RNNCell):
     state_keep_prob: float = 1.0
     variational_recurrent: bool = False
     keep_prob_dtype: DTypeLike = jnp.float32
+    dropout_state_filter_visitor: Callable[[Any], Any] | None = None
 
     def __post_init__(self) -> None:
+        check_cell("DropoutWrapper: cell", self.cell)
+        check_dtype("DropoutWrapper: keep_prob_dtype", self.keep_prob_dtype)
+        check_callable("DropoutWrapper: dropout_state_filter_visitor", self.dropout_state_filter_visitor)
         for name in ("input_keep_prob", "output_keep_prob", "state_keep_prob"):
             check_keep_prob("DropoutWrapper", name, getattr(self, name))
         super().__post_init__()
@@ -158,6 +173,9 @@ class DropoutWrapper(RNNCell):
         new_state = jax.tree.map(drop_one, masks.state, new_state, is_leaf=lambda mask: mask is None)
         return new_state, self._drop("output", output, masks.output, self.output_keep_prob)
 
+    def _visit(self, part: Any) -> Any:
+        return (self.dropout_state_filter_visitor or _spare_c)(part)
+
     def _drop(self, name: str, values: Array, mask: Array | None, keep_prob: float) -> Array:
         rounded = float(np.dtype(self.keep_prob_dtype).type(keep_prob))
         return drop(f"DropoutWrapper: dropout_masks.{name}", values, mask, keep_prob, scale=1 / rounded)
@@ -180,7 +198,7 @@ class DropoutWrapper(RNNCell):
                 return jax.random.bernoulli(key, keep_prob, (rows, size))
             return PerStep(jax.random.bernoulli(key, keep_prob, (time, rows, size)))
 
-        arrays, tree = jax.tree.flatten(_droppable(self.cell.zero_state(1, dtype)))
+        arrays, tree = jax.tree.flatten(_droppable(self._visit, self.cell.zero_state(1, dtype)))
         sizes = [array.shape[-1] for array in arrays]
         state_keys = jax.random.split(state_key, max(len(sizes), 1))[: len(sizes)]
         state = None
@@ -190,7 +208,7 @@ class DropoutWrapper(RNNCell):
         return WrapperMasks(
             input=draw(input_key, features, self.input_keep_prob),
             state=state,
-            output=draw(output_key, _output_size(self.cell), self.output_keep_prob),
+            output=draw(output_key, output_size_of(self.cell), self.output_keep_prob),
             cell=draw_dropout_masks(self.cell, cell_key, batch, features, dtype, time=time),
         )
 
@@ -204,6 +222,11 @@ class ResidualWrapper(RNNCell):
 
     cell: nn.Module
     residual_fn: Callable[[Array, Array], Array] | None = None
+
+    def __post_init__(self) -> None:
+        check_cell("ResidualWrapper: cell", self.cell)
+        check_callable("ResidualWrapper: residual_fn", self.residual_fn)
+        super().__post_init__()
 
     @property
     def state_size(self) -> Any:
@@ -249,6 +272,10 @@ class DeviceWrapper(RNNCell):
     cell: nn.Module
     device: str | None = None
 
+    def __post_init__(self) -> None:
+        check_cell("DeviceWrapper: cell", self.cell)
+        super().__post_init__()
+
     @property
     def state_size(self) -> Any:
         return self.cell.state_size
@@ -274,45 +301,30 @@ class DeviceWrapper(RNNCell):
         return draw_dropout_masks(self.cell, key, batch, features, dtype, time=time)
 
 
-def draw_dropout_masks(
-    cell: Any, key: Array, batch: int, features: int, dtype: DTypeLike, *, time: int | None = None
-) -> Any:
-    """Draw the masks that `cell` needs for one step or, given `time`, for a loop of as many steps.
-
-    A loop's masks are `PerStep` where each step has its own; the others (those of variational and of
-    Keras dropout) serve all steps. Returns None for a cell that draws none.
-    """
-    draw = getattr(cell, "draw_dropout_masks", None)
-    if draw is None:
-        return None
-    if isinstance(cell, RNNCell):
-        return draw(key, batch, features, dtype, time=time)
-    return draw(key, batch, features, dtype)
+def _spare_c(part: Any) -> Any:
+    """TF1's rule by default: the `c` of an LSTM is never dropped."""
+    return LSTMState(False, True) if isinstance(part, LSTMState) else True  # pyright: ignore[reportArgumentType]
 
 
-def call_cell(cell: Any, state: Any, inputs: Array, dropout_masks: Any) -> tuple[Any, Any]:
-    """Call `cell` for one step, with masks if there are any.
+def _droppable(visit: Callable[[Any], Any], state: Any) -> Any:
+    """`state` with None for what `visit` does not want dropped.
 
     Raises:
-        ValueError: if there are, and the cell takes none.
+        TypeError: unless it returns a bool, or a tuple with one for each part.
     """
-    if dropout_masks is None:
-        return cell(state, inputs)
-    if not hasattr(type(cell), "draw_dropout_masks"):
-        owner = type(cell).__name__
-        raise ValueError(f"dropout_masks were given for {owner}, which takes none; expected None")
-    return cell(state, inputs, dropout_masks=dropout_masks)
-
-
-def _output_size(cell: Any) -> int:
-    # The cells of Keras say no output_size; theirs is their units.
-    return cell.output_size if hasattr(type(cell), "output_size") else cell.units
-
-
-def _droppable(state: Any) -> Any:
-    """`state` with None for what TF1 does not drop by default: the `c` of every LSTM."""
-    if isinstance(state, LSTMState):
-        return LSTMState(None, state.h)
-    if isinstance(state, tuple):
-        return tuple(_droppable(item) for item in state)
-    return state
+    wanted = visit(state)
+    if not isinstance(state, tuple):
+        if not isinstance(wanted, bool):
+            raise TypeError(
+                f"DropoutWrapper: dropout_state_filter_visitor returned a {type(wanted).__name__} for an "
+                "array of the state, expected a bool"
+            )
+        return state if wanted else None
+    each = (wanted,) * len(state) if isinstance(wanted, bool) else wanted
+    if not isinstance(each, tuple) or len(each) != len(state):
+        raise TypeError(
+            f"DropoutWrapper: dropout_state_filter_visitor returned {wanted!r} for a state of {len(state)} "
+            "parts, expected a bool, or a tuple with one for each part"
+        )
+    parts = [_droppable(visit, part) if want else None for part, want in zip(state, each, strict=True)]
+    return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)

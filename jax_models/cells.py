@@ -23,6 +23,7 @@ from jax_models.cell_base import (
     declare_peephole,
     gate_kernels,
 )
+from jax_models.checks import check_callable, check_fields, check_number
 
 
 class BasicRNNCell(RNNCell):
@@ -34,6 +35,11 @@ class BasicRNNCell(RNNCell):
     units: int
     activation: Activation = jnp.tanh
     param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        check_callable(f"{type(self).__name__}: activation", self.activation, optional=False)
+        super().__post_init__()
 
     @property
     def state_size(self) -> int:
@@ -70,6 +76,12 @@ class BasicLSTMCell(RNNCell):
     forget_bias: float = 1.0
     param_dtype: DTypeLike = jnp.float32
     activation: Activation = jnp.tanh
+
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        check_number("BasicLSTMCell: forget_bias", self.forget_bias)
+        check_callable("BasicLSTMCell: activation", self.activation, optional=False)
+        super().__post_init__()
 
     @property
     def state_size(self) -> LSTMState:
@@ -121,10 +133,13 @@ class LSTMCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units", "num_proj")
+        check_number("LSTMCell: forget_bias", self.forget_bias)
+        check_callable("LSTMCell: activation", self.activation, optional=False)
         for name in ("cell_clip", "proj_clip"):
-            bound = getattr(self, name)
-            if bound is not None and bound < 0:
-                raise ValueError(f"LSTMCell: {name} is {bound}; expected None or a bound of at least 0")
+            if (bound := getattr(self, name)) is not None:
+                expected = "None or a bound of at least 0"
+                check_number(f"LSTMCell: {name}", bound, expected, holds=lambda b: b >= 0)
         super().__post_init__()
 
     @property
@@ -177,6 +192,11 @@ class GRUCell(RNNCell):
     units: int
     activation: Activation = jnp.tanh
     param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        check_callable(f"{type(self).__name__}: activation", self.activation, optional=False)
+        super().__post_init__()
 
     @property
     def state_size(self) -> int:

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from jax_models.sampler import Feed, expand_like
+from jax_models.checks import check_array, check_same
+from jax_models.sampler_base import Feed, expand_like
 
 ImputeMask = Literal["tensorflow", "batch"]
 """How `impute_finished` lays [batch] flags on arrays of rank 3 and above: see `dynamic_decode`."""
@@ -49,8 +50,10 @@ def advance(
     """One step, which changes nothing and emits zeros if all rows are finished before it."""
     state, inputs, finished, lengths, steps_run = carry
     outputs, new_state, new_inputs, step_finished = decoder.step(time, inputs, state, feed)
-    _check_same("state", state, new_state)
-    _check_same("inputs", inputs, new_inputs)
+    hint = "Maybe the initial values have another dtype than the parameters?"
+    check_same("decoder", "state", state, new_state, hint=hint)
+    check_same("decoder", "inputs", inputs, new_inputs, hint=hint)
+    step_finished = check_array("decoder: finished, of a step,", step_finished, finished.shape, "boolean")
     if decoder.tracks_own_finished:
         new_finished = step_finished
         new_lengths = getattr(new_state, "lengths", None)
@@ -144,14 +147,3 @@ def fit_steps(rows: Array, steps: int) -> Array:
     """Cut or pad rows to the loop's steps. Padded rows are of steps past the end of the data."""
     missing = max(0, steps - rows.shape[0])
     return jnp.pad(rows, [(0, missing)] + [(0, 0)] * (rows.ndim - 1))[:steps]
-
-
-def _check_same(name: str, old: Any, new: Any) -> None:
-    def describe(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: f"{getattr(leaf, 'dtype', type(leaf))}{list(jnp.shape(leaf))}", tree)
-
-    if describe(old) != describe(new):
-        raise ValueError(
-            f"decoder: a step made {name} {describe(new)} of {describe(old)}, expected the same structure, "
-            "shapes and dtypes. Maybe the initial values have another dtype than the parameters?"
-        )

@@ -20,8 +20,9 @@ from jaxtyping import Array, Int
 
 from jax_models.attention_state import join_constants, split_constants
 from jax_models.cell_base import PerStep
+from jax_models.checks import check_array, check_callable, check_choice, check_size, read_if_known
 from jax_models.decode_loop import Carry, ImputeMask, advance, fit_steps, map_rows, run_scan, run_while
-from jax_models.sampler import Feed, Sampler, read_if_known
+from jax_models.sampler_base import Feed, Sampler
 
 OutputTime = Literal["maximum_iterations", "steps_run"]
 """How long the outputs are: the bound, as in TensorFlow under XLA, or the steps run, as in eager mode."""
@@ -71,6 +72,12 @@ class BaseDecoder(Decoder, kw_only=True):
     impute_mask: ImputeMask = "tensorflow"
     loop: Loop = "scan"
 
+    def __post_init__(self) -> None:
+        _check_options(
+            type(self).__name__, self.maximum_iterations, self.output_time, self.impute_mask, self.loop
+        )
+        super().__post_init__()
+
     def __call__(self, inputs: Any, *, initial_state: Any = None, **kwargs: Any) -> tuple[Any, Any, Array]:
         """Decode from `initialize(inputs, initial_state=..., **kwargs)`. See `dynamic_decode`."""
         return dynamic_decode(
@@ -106,6 +113,13 @@ class BasicDecoder(BaseDecoder):
     sampler: Sampler
     output_layer: Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        check_callable("BasicDecoder: cell", self.cell, optional=False)
+        check_callable("BasicDecoder: output_layer", self.output_layer)
+        if not isinstance(self.sampler, Sampler):
+            raise TypeError(f"BasicDecoder: sampler is {self.sampler!r}, expected a Sampler")
+        super().__post_init__()
+
     def initialize(
         self, inputs: Any, *, initial_state: Any = None, dropout_masks: Any = None, **kwargs: Any
     ) -> tuple[Array, Any, Any, Feed]:
@@ -115,8 +129,9 @@ class BasicDecoder(BaseDecoder):
             inputs: what the sampler's `initialize` takes first.
             initial_state: the cell's, a pytree of arrays [batch, ...].
             dropout_masks: those of the cell, a pytree of which each step gets row t of what is marked
-                `PerStep`, and the rest whole. (TensorFlow's Keras cells keep one mask for all steps and
-                calls in eager mode.)
+                `PerStep`, and the rest whole. `choose_dropout_masks` of `jax_models.keras_dropout`
+                makes them as TensorFlow's Keras cells do, which in eager mode keep one mask for all steps
+                and calls.
             kwargs: the further arguments of the sampler's `initialize`.
         """
         if initial_state is None:
@@ -198,11 +213,15 @@ def dynamic_decode(
         ValueError: on missing or impossible options, or a step that changes the structure, shape or
             dtype of the state or the inputs.
     """
+    _check_options("dynamic_decode", maximum_iterations, output_time, impute_mask, loop)
+    if not isinstance(decoder, Decoder):
+        raise TypeError(f"dynamic_decode: decoder is a {type(decoder).__name__}, expected a Decoder")
     if isinstance(decoder, BaseDecoder):
         start = decoder.initialize(decoder_init_input, **(decoder_init_kwargs or {}))
     else:
         start = decoder.initialize()
     finished, inputs, state, feed = start
+    finished = check_array("decoder: finished, of initialize,", finished, ("batch", ...), "boolean")
     steps = _count_steps(maximum_iterations, feed.rows)
     if impute_finished and finished.ndim != 1:
         raise ValueError(
@@ -251,16 +270,21 @@ def check_batch(state: Any, batch: int, *, hint: str = "") -> None:
     map_rows(check, state)
 
 
+def _check_options(
+    owner: str, maximum_iterations: Any, output_time: Any, impute_mask: Any, loop: Any
+) -> None:
+    check_size(f"{owner}: maximum_iterations", maximum_iterations, optional=True)
+    check_choice(f"{owner}: output_time", output_time, ("maximum_iterations", "steps_run"))
+    check_choice(f"{owner}: impute_mask", impute_mask, ("tensorflow", "batch"))
+    check_choice(f"{owner}: loop", loop, ("scan", "while"))
+
+
 def _is_per_step(mask: Any) -> bool:
     return isinstance(mask, PerStep)
 
 
 def _count_steps(maximum_iterations: int | None, rows: Any) -> int:
     if maximum_iterations is not None:
-        if maximum_iterations < 1:
-            raise ValueError(
-                f"dynamic_decode: maximum_iterations is {maximum_iterations}, expected 1 or more"
-            )
         return maximum_iterations
     leaves = jax.tree.leaves(rows)
     if not leaves:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jax_models.checks import check_callable
+
 Activation = Callable[[Array], Array]
 
 
@@ -87,11 +89,13 @@ def get_activation(activation: str | Activation | None) -> Activation:
     """The function that Keras means by `activation`: a name, a function, or None for the identity.
 
     Raises:
+        TypeError: on what is neither.
         ValueError: on a name that Keras 2.15 does not have.
     """
     if activation is None:
         return linear
     if not isinstance(activation, str):
+        check_callable("activation", activation)
         return activation
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; expected one of {sorted(ACTIVATIONS)}")

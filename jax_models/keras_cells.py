@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jax_models.cell_base import LSTMState, RNNCell, check_step
+from jax_models.checks import check_fields
 from jax_models.keras_activations import Activation, get_activation
 from jax_models.keras_dropout import (
     DropoutMasks,
@@ -45,6 +46,8 @@ class SimpleRNNCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
         check_rates(self.dropout, self.recurrent_dropout)
         super().__post_init__()
 
@@ -106,6 +109,9 @@ class LSTMCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        get_activation(self.recurrent_activation)
         check_rates(self.dropout, self.recurrent_dropout)
         check_implementation(self.implementation)
         super().__post_init__()
@@ -181,6 +187,9 @@ class GRUCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        get_activation(self.recurrent_activation)
         check_rates(self.dropout, self.recurrent_dropout)
         check_implementation(self.implementation)
         super().__post_init__()

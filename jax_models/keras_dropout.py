@@ -6,12 +6,19 @@ drawn once for a whole sequence: every step drops the same numbers (Gal & Ghahra
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from jax_models.cell_base import PerStep
+from jax_models.cell_calls import draw_dropout_masks
+from jax_models.checks import check_array, check_choice, check_number, check_size
+
+MaskReset = Literal["never", "every_step", "every_call"]
+"""When a cell that a decoder steps draws new dropout masks: see `choose_dropout_masks`."""
 
 
 class DropoutMasks(NamedTuple):
@@ -44,10 +51,10 @@ class GatedCell(DroppingCell, Protocol):
 
 
 def check_rates(dropout: float, recurrent_dropout: float) -> None:
-    """Raise ValueError unless both rates lie in [0, 1); TensorFlow refuses a rate of 1 too."""
+    """Raise TypeError or ValueError unless both rates lie in [0, 1); TensorFlow refuses a rate of 1 too."""
     for name, rate in (("dropout", dropout), ("recurrent_dropout", recurrent_dropout)):
-        if not 0 <= rate < 1:
-            raise ValueError(f"{name} is {rate}; expected a rate in [0, 1), the part that is dropped")
+        expected = "a rate in [0, 1), the part that is dropped"
+        check_number(name, rate, expected, holds=lambda r: (r >= 0) & (r < 1))
 
 
 def check_implementation(implementation: int) -> None:
@@ -81,6 +88,68 @@ def draw_gate_masks(
     return DropoutMasks(inputs, recurrent)
 
 
+def choose_dropout_masks(
+    cell: Any,
+    key: PRNGKeyArray | None,
+    batch: int,
+    features: int,
+    dtype: DTypeLike,
+    *,
+    training: bool,
+    earlier: Any = None,
+    time: int | None = None,
+    mask_reset: MaskReset = "never",
+) -> Any:
+    """The masks of one call of a decoder around a Keras cell, whose cache of them tfa never resets.
+
+        masks = choose_dropout_masks(cell, key, batch, features, dtype, training=True, earlier=masks)
+        decoder.apply(variables, inputs, initial_state=state, dropout_masks=masks)
+
+    A Keras cell draws its masks at its first step and keeps them until `reset_dropout_mask`, which Keras'
+    `RNN` layers call and `tfa.seq2seq` does not.
+
+    Args:
+        cell: the cell, or a stack of them.
+        key: what to draw from; not used where nothing is drawn.
+        batch: rows of the inputs.
+        features: width of the cell's inputs: with an `AttentionWrapper` the attention's included.
+        dtype: of the masks.
+        training: whether this call drops anything.
+        earlier: what this function returned for the call before; None for the first.
+        time: the number of steps, for "every_step".
+        mask_reset: "never" is eager TensorFlow: the first call's masks serve all steps of every call,
+            whatever its `training` (a first call without it leaves masks of ones: nothing is ever dropped).
+            "every_step" is `tf.function`, where each step draws its own. "every_call" is what it should
+            have been: one mask for a sequence, and none without `training`.
+
+    Returns:
+        What the decoder takes as `dropout_masks`: None where nothing is dropped.
+
+    Raises:
+        ValueError: without a key where one is needed, without `time` for "every_step".
+    """
+    check_choice("mask_reset", mask_reset, ("never", "every_step", "every_call"))
+    if mask_reset == "never" and earlier is not None:
+        return earlier
+
+    def draw(key: Any) -> Any:
+        return draw_dropout_masks(cell, key, batch, features, dtype)
+
+    needed = jax.eval_shape(draw, jax.random.key(0))
+    if not jax.tree.leaves(needed):
+        return None
+    if not training:
+        return jax.tree.map(lambda m: jnp.ones(m.shape, m.dtype), needed) if mask_reset == "never" else None
+    if key is None:
+        raise ValueError("key is None, expected a JAX key: training=True draws dropout masks")
+    if mask_reset != "every_step":
+        return draw(key)
+    if time is None:
+        raise ValueError('time is None, expected the number of steps: mask_reset="every_step" draws for each')
+    check_size("time", time)
+    return jax.tree.map(PerStep, jax.vmap(draw)(jax.random.split(key, time)))
+
+
 def check_masks(
     dropout_masks: DropoutMasks | None,
     inputs: Float[Array, "batch features"],
@@ -95,7 +164,15 @@ def check_masks(
         ValueError: if their shapes are not those of `DropoutMasks`, with `masks` masks of the inputs
             (of which more may be given if it is 1) and `recurrent_masks` of the state.
     """
-    given = DropoutMasks() if dropout_masks is None else DropoutMasks(*dropout_masks)
+    if not isinstance(dropout_masks, (DropoutMasks, type(None))):
+        raise TypeError(
+            f"dropout_masks is a {type(dropout_masks).__name__}, expected DropoutMasks(inputs, recurrent)"
+        )
+    given = DropoutMasks() if dropout_masks is None else dropout_masks
+    for name, mask in given._asdict().items():
+        if mask is not None:
+            hint = "0 where a number is dropped and 1 / (1 - rate) where it is kept"
+            check_array(f"dropout_masks.{name}", mask, ("gates", "batch", "size"), "float", hint=hint)
     if given.inputs is not None:
         enough = given.inputs.shape[0] >= 1 if masks == 1 else given.inputs.shape[0] == masks
         if not enough or given.inputs.shape[1:] != inputs.shape:

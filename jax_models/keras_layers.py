@@ -13,13 +13,14 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Num
 
+from jax_models.checks import check_array, check_fields, check_number
 from jax_models.keras_activations import Activation, get_activation
 from jax_models.keras_cells import (
     GRUCell,
     LSTMCell,
     SimpleRNNCell,
 )
-from jax_models.keras_dropout import DropoutMasks
+from jax_models.keras_dropout import DropoutMasks, choose_dropout_masks
 from jax_models.keras_rnn import GRU, LSTM, RNN, SimpleRNN
 from jax_models.keras_stack import StackedRNNCells, flatten_keras_states, unflatten_keras_states
 from jax_models.keras_wrappers import Bidirectional
@@ -38,6 +39,7 @@ __all__ = [
     "SimpleRNN",
     "SimpleRNNCell",
     "StackedRNNCells",
+    "choose_dropout_masks",
     "flatten_keras_states",
     "unflatten_keras_states",
 ]
@@ -54,11 +56,15 @@ class Dense(nn.Module):
     use_bias: bool = True
     param_dtype: DTypeLike = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, inputs: Float[Array, "*leading features"]) -> Float[Array, "*leading units"]:
         """Inputs of rank 2 or more, as in Keras."""
-        if inputs.ndim < 2:
-            raise ValueError(f"inputs has shape {list(inputs.shape)}; expected [batch, ..., features]")
+        inputs = check_array("Dense: inputs", inputs, ("batch", ..., "features"), "float")
         shape = (inputs.shape[-1], self.units)
         outputs = inputs @ self.param("kernel", nn.initializers.glorot_uniform(), shape, self.param_dtype)
         if self.use_bias:
@@ -82,17 +88,22 @@ class Embedding(nn.Module):
     mask_zero: bool = False
     param_dtype: DTypeLike = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_fields(self, "input_dim", "output_dim")
+        super().__post_init__()
+
     @nn.compact
     def __call__(self, ids: Num[Array, "*shape"]) -> Float[Array, "*shape output_dim"]:
         """The vectors of `ids`, of any shape."""
         table = self.param("embedding", _draw_embedding, (self.input_dim, self.output_dim), self.param_dtype)
-        rows = ids.astype(jnp.int32)
+        rows = check_array("Embedding: ids", ids, (...,), "number").astype(jnp.int32)
         # A negative index would count from the end.
         rows = jnp.where(rows < 0, self.input_dim, rows)
         return jnp.take(table, rows, axis=0, mode="fill", fill_value=jnp.nan)
 
     def compute_mask(self, ids: Num[Array, "*shape"]) -> Bool[Array, "*shape"] | None:
         """Where `ids` are not 0; None without `mask_zero`."""
+        ids = check_array("Embedding: ids", ids, (...,), "number")
         return ids != 0 if self.mask_zero else None
 
 
@@ -104,12 +115,18 @@ class Masking(nn.Module):
 
     mask_value: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_number("Masking: mask_value", self.mask_value, "a number", holds=lambda _: True)
+        super().__post_init__()
+
     def __call__(self, inputs: Float[Array, "*leading features"]) -> Float[Array, "*leading features"]:
         """The inputs, zero in the masked steps. No gradient reaches a masked step."""
+        inputs = check_array("Masking: inputs", inputs, (..., "features"), "float")
         return inputs * self.compute_mask(inputs)[..., None].astype(inputs.dtype)
 
     def compute_mask(self, inputs: Float[Array, "*leading features"]) -> Bool[Array, "*leading"]:
         """True where any feature differs from `mask_value`."""
+        inputs = check_array("Masking: inputs", inputs, (..., "features"), "float")
         return jnp.any(inputs != self.mask_value, axis=-1)
 
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 
 from jax_models.cell_base import LSTMState, PerStep
-from jax_models.cell_wrappers import call_cell
+from jax_models.cell_calls import call_cell
+from jax_models.checks import check_array, check_same
 
 
 def run_over_time(
@@ -35,6 +36,8 @@ def run_over_time(
         own = iter(of_this_step)
         masks_t = jax.tree.unflatten(tree, [next(own) if _is_per_step(m) else m for m in masks])
         new_state, output = call_cell(cell, state, inputs_t, masks_t)
+        hint = "Maybe the inputs or the initial_state have another dtype than the parameters"
+        check_same(type(cell).__name__, "state", state, new_state, hint=hint)
         if counts is not None:
             new_state = jax.tree.map(lambda new, old: select_rows(counts, new, old), new_state, state)
         return new_state, output
@@ -88,6 +91,7 @@ def check_sequence(
     """The mask as booleans, after a look at the first two axes of all arrays.
 
     Raises:
+        TypeError: if the mask is neither boolean nor of integers.
         ValueError: if the arrays disagree on them, or there is no step.
     """
     shapes = {leaf.shape[:2] for leaf in jax.tree.leaves(inputs)}
@@ -98,12 +102,11 @@ def check_sequence(
         raise ValueError(f"inputs has the leading axes {list(shape)}; Keras needs one step at least")
     if mask is None:
         return None
-    if mask.shape != shape:
-        raise ValueError(
-            f"mask has shape {list(mask.shape)}; expected {list(shape)}, the inputs' first two axes. "
-            "Maybe you passed a [batch, time] mask to a layer with time_major=True."
-        )
-    return mask.astype(bool)
+    hint = (
+        "It has the inputs' first two axes. Maybe you passed a [batch, time] mask to a layer with "
+        "time_major=True, or mean mask != 0"
+    )
+    return check_array("mask", mask, shape, "mask", hint=hint).astype(bool)
 
 
 def check_state(name: str, state: Any, zeros: Any) -> None:
@@ -117,10 +120,9 @@ def check_state(name: str, state: Any, zeros: Any) -> None:
             hint = " Maybe you passed Keras' [h, c] instead of unflatten_keras_states([h, c], like=...)."
         raise TypeError(f"{name} has the structure {given}; expected {expected}.{hint}")
     for given_leaf, zero in zip(jax.tree.leaves(state), jax.tree.leaves(zeros), strict=True):
-        if given_leaf.shape != zero.shape:
-            raise ValueError(
-                f"{name} holds an array of shape {list(given_leaf.shape)}; expected {list(zero.shape)}"
-            )
+        check_array(f"{name}: an array of it", given_leaf, zero.shape)
+        if jnp.issubdtype(zero.dtype, jnp.floating):
+            check_array(f"{name}: an array of it", given_leaf, zero.shape, "float")
 
 
 def swap_time_and_batch(array: Array) -> Array:

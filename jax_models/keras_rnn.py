@@ -14,14 +14,16 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, Shaped
 
-from jax_models.cell_wrappers import draw_dropout_masks
+from jax_models.cell_base import RNNCell
+from jax_models.cell_calls import check_cell, draw_dropout_masks
+from jax_models.checks import check_array, check_choice, check_fields, check_key
 from jax_models.keras_activations import Activation, get_activation
 from jax_models.keras_cells import (
     GRUCell,
     LSTMCell,
     SimpleRNNCell,
 )
-from jax_models.keras_dropout import DropoutMasks, draw_mask
+from jax_models.keras_dropout import DropoutMasks, check_implementation, check_rates, draw_mask
 from jax_models.keras_loop import (
     check_sequence,
     check_state,
@@ -70,10 +72,7 @@ class RecurrentLayer(nn.Module, kw_only=True):
     unrolled_zeros: str = "tensorflow"
 
     def __post_init__(self) -> None:
-        if self.unrolled_zeros not in ("tensorflow", "reversed"):
-            raise ValueError(
-                f"unrolled_zeros is {self.unrolled_zeros!r}; expected 'tensorflow' or 'reversed'"
-            )
+        check_choice("unrolled_zeros", self.unrolled_zeros, ("tensorflow", "reversed"))
         if self.stateful and not self.return_state:
             raise ValueError(
                 "stateful=True with return_state=False would lose the state, which is a value here. "
@@ -113,6 +112,12 @@ class RecurrentLayer(nn.Module, kw_only=True):
             `return_state` the pair of it and the final state.
         """
         cell = self.get_cell()
+        if isinstance(cell, RNNCell):
+            axes = ("time", "batch") if self.time_major else ("batch", "time")
+            hint = "Maybe they are ids, of which an Embedding makes vectors, or lack an axis"
+            name = f"{type(self).__name__}: inputs"
+            inputs = check_array(name, inputs, (*axes, "features"), "float", hint=hint)
+        check_key("key", key)
         mask = check_sequence(inputs, mask)
         masks = self._resolve_dropout(inputs, training, key, dropout_masks)
         inputs, masks = self._drop_inputs(inputs, masks)
@@ -205,8 +210,7 @@ class RNN(RecurrentLayer):
     def __post_init__(self) -> None:
         if isinstance(self.cell, (tuple, list)):
             object.__setattr__(self, "cell", StackedRNNCells(tuple(self.cell)))
-        elif not hasattr(self.cell, "zero_state"):
-            raise TypeError(f"cell is a {type(self.cell).__name__}; expected a cell with a zero_state method")
+        check_cell("cell", self.cell)
         super().__post_init__()
 
     def get_cell(self) -> nn.Module:
@@ -222,6 +226,12 @@ class SimpleRNN(RecurrentLayer):
     dropout: float = 0.0
     recurrent_dropout: float = 0.0
     param_dtype: DTypeLike = jnp.float32
+
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        check_rates(self.dropout, self.recurrent_dropout)
+        super().__post_init__()
 
     def setup(self) -> None:
         self.cell = SimpleRNNCell(
@@ -263,6 +273,12 @@ class InputDroppingLayer(RecurrentLayer):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        get_activation(self.recurrent_activation)
+        check_rates(self.dropout, self.recurrent_dropout)
+        check_implementation(self.implementation)
+        check_choice("dropout_every_step", self.dropout_every_step, (None, True, False))
         if self.dropout_every_step and self.recurrent_dropout:
             raise ValueError("dropout_every_step=True with recurrent_dropout; Keras has no such form")
         super().__post_init__()
@@ -291,6 +307,8 @@ class InputDroppingLayer(RecurrentLayer):
     def _drop_inputs(self, inputs: Any, masks: Any) -> tuple[Any, Any]:
         if masks is None or not self.drops_every_step():
             return inputs, masks
+        if not isinstance(masks, DropoutMasks):
+            raise TypeError(f"dropout_masks is a {type(masks).__name__}, expected DropoutMasks(inputs, None)")
         of_inputs, of_state = masks
         if of_inputs is None and of_state is None:
             return inputs, None

@@ -21,6 +21,8 @@ class StackedRNNCells(MultiRNNCell):
     """
 
     def __post_init__(self) -> None:
+        if not isinstance(self.cells, (tuple, list)):
+            raise TypeError(f"StackedRNNCells: cells is a {type(self.cells).__name__}, expected a list")
         object.__setattr__(self, "cells", tuple(self.cells))
         super().__post_init__()
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from jax_models.checks import check_choice, check_key
 from jax_models.keras_rnn import RecurrentLayer
 
 MERGE_MODES = ("concat", "sum", "mul", "ave", None)
@@ -31,8 +32,13 @@ class Bidirectional(nn.Module):
     merge_mode: str | None = "concat"
 
     def __post_init__(self) -> None:
-        if self.merge_mode not in MERGE_MODES:
-            raise ValueError(f"merge_mode is {self.merge_mode!r}; expected one of {MERGE_MODES}")
+        check_choice("merge_mode", self.merge_mode, MERGE_MODES)
+        for name in ("layer", "backward_layer"):
+            layer = getattr(self, name)
+            if not isinstance(layer, RecurrentLayer) and (name == "layer" or layer is not None):
+                raise TypeError(
+                    f"{name} is a {type(layer).__name__}, expected a recurrent layer, as LSTM(units)"
+                )
         other = self.backward_layer
         if other is not None:
             for name in ("stateful", "return_sequences", "return_state", "time_major"):
@@ -77,6 +83,9 @@ class Bidirectional(nn.Module):
         for name, pair in (("initial_state", initial_state), ("recorded_state", recorded_state)):
             if pair is not None and (not isinstance(pair, tuple) or len(pair) != 2):
                 raise TypeError(f"{name} is {type(pair).__name__}; expected (forward, backward) states")
+        if dropout_masks is not None and (not isinstance(dropout_masks, tuple) or len(dropout_masks) != 2):
+            raise TypeError("dropout_masks is no pair; expected (forward, backward) masks")
+        check_key("key", key)
         keys = (None, None) if key is None else jax.random.split(key)
         results = []
         for direction, layer in enumerate((self.forward, self.backward)):

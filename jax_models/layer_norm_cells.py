@@ -18,11 +18,12 @@ from jax_models.cell_base import (
     check_step,
     drop,
     gate_kernels,
+    lstm_bias,
 )
+from jax_models.checks import check_callable, check_fields, check_number
 from jax_models.keras_activations import Activation, get_activation
 from jax_models.keras_dropout import DropoutMasks, check_masks, check_rates, draw_gate_masks
 from jax_models.keras_dropout import drop as multiply
-from jax_models.tfa_cells import lstm_bias
 
 
 class LayerNormBasicLSTMCell(RNNCell):
@@ -49,6 +50,10 @@ class LayerNormBasicLSTMCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        check_callable("LayerNormBasicLSTMCell: activation", self.activation, optional=False)
+        for name in ("forget_bias", "norm_gain", "norm_shift"):
+            check_number(f"LayerNormBasicLSTMCell: {name}", getattr(self, name))
         check_keep_prob("LayerNormBasicLSTMCell", "dropout_keep_prob", self.dropout_keep_prob)
         super().__post_init__()
 
@@ -124,6 +129,11 @@ class LayerNormLSTMCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        get_activation(self.recurrent_activation)
+        name, epsilon = "LayerNormLSTMCell: norm_epsilon", self.norm_epsilon
+        check_number(name, epsilon, "0 or more", holds=lambda e: e >= 0)
         check_rates(self.dropout, self.recurrent_dropout)
         super().__post_init__()
 
@@ -185,6 +195,10 @@ class LayerNormSimpleRNNCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        name, epsilon = "LayerNormSimpleRNNCell: layernorm_epsilon", self.layernorm_epsilon
+        check_number(name, epsilon, "0 or more", holds=lambda e: e >= 0)
         check_rates(self.dropout, self.recurrent_dropout)
         super().__post_init__()
 

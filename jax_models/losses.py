@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
+from jax_models.checks import check_array, check_callable, check_choice
+
 UnnormalizedTargets = Literal["tensorflow", "exact"]
 """The gradient of target distributions that do not sum to 1: see `sequence_loss`."""
 
@@ -24,10 +26,9 @@ def mean_squared_error(outputs: Float[Array, "*shape"], targets: Float[Array, "*
     Raises:
         ValueError: if the shapes differ; broadcasting would hide a forgotten axis.
     """
-    if outputs.shape != targets.shape:
-        raise ValueError(
-            f"mean_squared_error: outputs have shape {outputs.shape}, targets {targets.shape}; expected equal"
-        )
+    outputs = check_array("mean_squared_error: outputs", outputs, (...,), "float")
+    hint = f"The outputs have shape {list(outputs.shape)}"
+    targets = check_array("mean_squared_error: targets", targets, outputs.shape, "float", hint=hint)
     return jnp.mean(jnp.square(outputs - targets))
 
 
@@ -75,19 +76,14 @@ def sequence_loss(
         ValueError: on wrong shapes, missing weights, or options that TensorFlow refuses together.
     """
     _check_options(average_across_timesteps, average_across_batch, sum_over_timesteps, sum_over_batch)
-    if logits.ndim != 3:
-        raise ValueError(f"sequence_loss: logits have shape {logits.shape}, expected [batch, time, vocab]")
-    if targets.shape not in (logits.shape[:2], logits.shape):
-        raise ValueError(
-            f"sequence_loss: targets have shape {targets.shape}, expected {logits.shape[:2]} (ids) or "
-            f"{logits.shape} (distributions). Maybe the decoder's outputs are shorter than the targets?"
-        )
+    check_choice("sequence_loss: unnormalized_targets", unnormalized_targets, ("tensorflow", "exact"))
+    check_callable("sequence_loss: softmax_loss_function", softmax_loss_function)
+    logits = check_array("sequence_loss: logits", logits, ("batch", "time", "vocab"), "float")
+    targets = _check_targets(targets, logits, softmax_loss_function)
     if weights is None:
         raise ValueError("sequence_loss: weights are missing, expected [batch, time]; for none, pass ones")
-    if weights.shape != logits.shape[:2]:
-        raise ValueError(
-            f"sequence_loss: weights have shape {weights.shape}, expected [batch, time] = {logits.shape[:2]}"
-        )
+    hint = "[batch, time] of the logits. Maybe mask.astype(logits.dtype)"
+    weights = check_array("sequence_loss: weights", weights, logits.shape[:2], "float", hint=hint)
 
     flat_logits = logits.reshape(-1, logits.shape[-1])
     if softmax_loss_function is not None:
@@ -166,6 +162,22 @@ def _check_options(
     if any(averages.values()) and any(sums.values()):
         chosen = [name for name, value in (averages | sums).items() if value]
         raise ValueError(f"sequence_loss: {' and '.join(chosen)} cannot be combined: average or sum")
+
+
+def _check_targets(targets: Any, logits: Array, own_loss: Any) -> Array:
+    """Ids, or distributions; with a loss function of the caller's own, what that takes."""
+    targets = check_array("sequence_loss: targets", targets, (...,))
+    if targets.shape not in (logits.shape[:2], logits.shape):
+        raise ValueError(
+            f"sequence_loss: targets have shape {list(targets.shape)}, expected {list(logits.shape[:2])} "
+            f"(ids) or {list(logits.shape)} (distributions). Maybe the decoder's outputs are shorter than "
+            "the targets?"
+        )
+    if own_loss is not None:
+        return targets
+    hint = "Ids are integers [batch, time], distributions are floats [batch, time, vocab]"
+    kind = "integer" if targets.ndim == 2 else "float"
+    return check_array("sequence_loss: targets", targets, targets.shape, kind, hint=hint)
 
 
 def _soft_cross_entropy(

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jax_models.attention import AttentionMechanism, AttentionMemory, BahdanauAttention, LuongAttention
+from jax_models.checks import check_array, check_choice, check_number
 
 Mode = Literal["parallel", "recursive", "hard"]
 GradientAtTies = Literal["tensorflow", "split"]
@@ -59,6 +60,8 @@ def safe_cumprod(
     Raises:
         ValueError: if `axis` is not an axis of `x`.
     """
+    x = check_array("x", x, (...,), "float")
+    check_choice("gradient_at_ties", gradient_at_ties, ("tensorflow", "split"))
     smallest = float(jnp.finfo(x.dtype).tiny)
     logarithms = jnp.log(_clip(x, smallest, 1.0, gradient_at_ties))
     return jnp.exp(_cumsum(logarithms, axis, exclusive=exclusive, reverse=reverse))
@@ -87,22 +90,20 @@ def monotonic_attention(
     """
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, expected one of {list(MODES)}")
-    if p_choose_i.ndim != 2 or p_choose_i.shape != previous_attention.shape:
-        raise ValueError(
-            f"p_choose_i has shape {list(p_choose_i.shape)} and previous_attention "
-            f"{list(previous_attention.shape)}, expected [batch, memory] of both"
-        )
+    check_choice("gradient_at_ties", gradient_at_ties, ("tensorflow", "split"))
+    check_choice("gradient_at_zero_factors", gradient_at_zero_factors, ("tensorflow", "exact"))
+    p_choose_i = check_array("p_choose_i", p_choose_i, ("batch", "memory"), "float")
+    hint = f"p_choose_i has shape {list(p_choose_i.shape)}"
+    previous_attention = check_array(
+        "previous_attention", previous_attention, p_choose_i.shape, "float", hint=hint
+    )
     if mode == "recursive":
         return p_choose_i * _reach(p_choose_i, previous_attention)
     if mode == "hard":
         chosen = p_choose_i * jnp.cumsum(previous_attention, axis=1)
         if gradient_at_zero_factors == "tensorflow":
             return chosen * _cumprod_as_tensorflow(1 - chosen)
-        if gradient_at_zero_factors == "exact":
-            return chosen * _shift(jnp.cumprod(1 - chosen, axis=1), 1.0)
-        raise ValueError(
-            f"gradient_at_zero_factors is {gradient_at_zero_factors!r}, expected 'tensorflow' or 'exact'"
-        )
+        return chosen * _shift(jnp.cumprod(1 - chosen, axis=1), 1.0)
     passed = safe_cumprod(1 - p_choose_i, axis=1, exclusive=True, gradient_at_ties=gradient_at_ties)
     divisor = _clip(passed, SMALLEST_DIVISOR, 1.0, gradient_at_ties)
     return p_choose_i * passed * jnp.cumsum(previous_attention / divisor, axis=1)
@@ -117,7 +118,8 @@ class MonotonicMechanism(AttentionMechanism, kw_only=True):
 
     Attributes:
         sigmoid_noise: the standard deviation of the noise added before the sigmoid. TensorFlow has no
-            training flag: a mechanism with noise is noisy at inference too. Not positive means none.
+            training flag: a mechanism with noise is noisy at inference too. 0 for none (TensorFlow takes
+            what is negative for 0).
         score_bias_init: the first value of the scalar `attention_score_bias`. Negative for long memories.
         mode, gradient_at_ties, gradient_at_zero_factors: see `monotonic_attention`.
     """
@@ -135,6 +137,11 @@ class MonotonicMechanism(AttentionMechanism, kw_only=True):
             raise ValueError(
                 f"probability_fn is {self.probability_fn!r}, but a monotonic mechanism has its own: set mode"
             )
+        number = "a standard deviation of 0 or more"
+        check_number("sigmoid_noise", self.sigmoid_noise, number, holds=lambda noise: noise >= 0)
+        check_number("score_bias_init", self.score_bias_init)
+        check_choice("gradient_at_ties", self.gradient_at_ties, ("tensorflow", "split"))
+        check_choice("gradient_at_zero_factors", self.gradient_at_zero_factors, ("tensorflow", "exact"))
         super().__post_init__()
 
     def setup(self) -> None:
@@ -207,13 +214,11 @@ def _clip(x: Array, low: float, high: float, gradient_at_ties: str) -> Array:
     """`x` within [low, high]."""
     if gradient_at_ties == "split":
         return jnp.clip(x, low, high)
-    if gradient_at_ties == "tensorflow":
-        return jnp.where(x < low, low, jnp.where(x > high, high, x)).astype(x.dtype)
-    raise ValueError(f"gradient_at_ties is {gradient_at_ties!r}, expected 'tensorflow' or 'split'")
+    return jnp.where(x < low, low, jnp.where(x > high, high, x)).astype(x.dtype)
 
 
 def _cumsum(x: Array, axis: int, *, exclusive: bool, reverse: bool) -> Array:
-    if not -x.ndim <= axis < x.ndim:
+    if not isinstance(axis, int) or not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis is {axis}, but x has shape {list(x.shape)}")
     axis %= x.ndim
     sums = jax.lax.cumsum(x, axis=axis, reverse=reverse)

@@ -37,6 +37,14 @@ QUIRKS = (
         "to everything equally.",
     ),
     Quirk(
+        "attention.AttentionMechanism",
+        "constructor_lengths",
+        "ignored",
+        "used",
+        "Lengths given to the constructor of a mechanism, without a memory, are ignored when the memory is "
+        "set up.",
+    ),
+    Quirk(
         "monotonic.safe_cumprod",
         "gradient_at_ties",
         "tensorflow",
@@ -79,6 +87,14 @@ QUIRKS = (
         "tensorflow",
         "exact",
         "The gradient takes for granted that targets which are distributions sum to 1.",
+    ),
+    Quirk(
+        "keras_dropout.choose_dropout_masks",
+        "mask_reset",
+        "never",
+        "every_call",
+        "A decoder never resets the dropout masks of a Keras cell: in eager mode those of its first step "
+        "serve all steps and calls, without training too.",
     ),
     Quirk(
         "keras_rnn.LSTM",

@@ -12,7 +12,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from jax_models.cell_base import PerStep
-from jax_models.cell_wrappers import call_cell, draw_dropout_masks
+from jax_models.cell_calls import call_cell, check_cell, draw_dropout_masks
+from jax_models.checks import check_array, check_key, check_lengths, check_same
 
 
 @runtime_checkable
@@ -54,12 +55,14 @@ def dynamic_rnn(
         The outputs, with the axes of the inputs, and the final state.
 
     Raises:
-        ValueError: on arguments whose shapes do not fit.
+        TypeError: on another dtype than floats for the inputs, and integers for the lengths.
+        ValueError: on arguments whose shapes do not fit, or a negative length.
     """
-    _check_inputs("dynamic_rnn", inputs)
+    _check_bound("dynamic_rnn", cell)
+    inputs = _check_inputs("dynamic_rnn", inputs)
     steps = inputs if time_major else jnp.swapaxes(inputs, 0, 1)
     time, batch, features = steps.shape
-    _check_lengths("dynamic_rnn", sequence_length, batch)
+    sequence_length = _check_lengths("dynamic_rnn", sequence_length, batch)
     if initial_state is None:
         initial_state = cell.zero_state(batch, inputs.dtype)
     masks = _choose_masks("dynamic_rnn", cell, dropout_masks, key, (time, batch, features), inputs.dtype)
@@ -106,8 +109,18 @@ def bidirectional_dynamic_rnn(
     Returns:
         The outputs (forward, backward) and the final states (forward, backward).
     """
-    _check_inputs("bidirectional_dynamic_rnn", inputs)
-    _check_lengths("bidirectional_dynamic_rnn", sequence_length, inputs.shape[1 if time_major else 0])
+    check_cell("bidirectional_dynamic_rnn: cell_fw", cell_fw)
+    check_cell("bidirectional_dynamic_rnn: cell_bw", cell_bw)
+    inputs = _check_inputs("bidirectional_dynamic_rnn", inputs)
+    time, batch = inputs.shape[:2] if time_major else inputs.shape[:2][::-1]
+    # TensorFlow's reversal, unlike its loop, refuses a length past the end.
+    sequence_length = _check_lengths("bidirectional_dynamic_rnn", sequence_length, batch, at_most=time)
+    check_key("bidirectional_dynamic_rnn: key", key)
+    if dropout_masks is not None and (not isinstance(dropout_masks, tuple) or len(dropout_masks) != 2):
+        raise TypeError(
+            f"bidirectional_dynamic_rnn: dropout_masks is a {type(dropout_masks).__name__}, expected the "
+            "pair (forward, backward)"
+        )
     masks_fw, masks_bw = (None, None) if dropout_masks is None else dropout_masks
     key_fw, key_bw = (None, None) if key is None else jax.random.split(key)
 
@@ -152,13 +165,20 @@ def static_rnn(
     Returns:
         The list of outputs and the final state.
     """
-    if isinstance(inputs, jax.Array) or not inputs:
+    _check_bound("static_rnn", cell)
+    if not isinstance(inputs, (list, tuple)) or not inputs:
         raise ValueError(
             "static_rnn: inputs must be a list with an array [batch, features] for each step, at least "
             "one. Maybe you passed one array [batch, time, features], which is what dynamic_rnn takes"
         )
-    time, (batch, features) = len(inputs), inputs[0].shape
-    _check_lengths("static_rnn", sequence_length, batch)
+    first = check_array("static_rnn: inputs[0]", inputs[0], ("batch", "features"), "float")
+    time, (batch, features) = len(inputs), first.shape
+    hint = "The shape of the first step's"
+    inputs = [
+        check_array(f"static_rnn: inputs[{t}]", one, first.shape, "float", hint=hint)
+        for t, one in enumerate(inputs)
+    ]
+    sequence_length = _check_lengths("static_rnn", sequence_length, batch)
     sizes = (time, batch, features)
     masks = _choose_masks("static_rnn", cell, dropout_masks, key, sizes, inputs[0].dtype)
     state = cell.zero_state(batch, inputs[0].dtype) if initial_state is None else initial_state
@@ -209,11 +229,14 @@ def _take_step(
     cell: Any, state: Any, inputs_t: Array, masks: Any, t: Any, sequence_length: Array | None
 ) -> tuple[Any, Any]:
     if sequence_length is None:
-        return call_cell(cell, state, inputs_t, masks)
+        new_state, output = call_cell(cell, state, inputs_t, masks)
+        _check_state(state, new_state)
+        return new_state, output
     # Once all rows have ended TensorFlow no longer runs the cell: a NaN in such padding reaches no gradient.
     going = t < jnp.max(sequence_length, initial=0)
     inputs_t = jnp.where(going, inputs_t, jnp.zeros_like(inputs_t))
     new_state, output = call_cell(cell, state, inputs_t, masks)
+    _check_state(state, new_state)
     return hold_finished(t, sequence_length, new_state, state, output)
 
 
@@ -229,6 +252,7 @@ def _choose_masks(
     time, batch, features = sizes
     if masks is not None and key is not None:
         raise ValueError(f"{owner}: both dropout_masks and key were given; expected one of them at most")
+    check_key(f"{owner}: key", key)
     if key is not None:
         masks = draw_dropout_masks(cell, key, batch, features, dtype, time=time)
     for mask in jax.tree.leaves(masks, is_leaf=_is_per_step):
@@ -244,17 +268,27 @@ def _is_per_step(mask: Any) -> bool:
     return isinstance(mask, PerStep)
 
 
-def _check_inputs(owner: str, inputs: Array) -> None:
-    if inputs.ndim != 3:
+def _check_bound(owner: str, cell: Any) -> None:
+    check_cell(f"{owner}: cell", cell)
+    if isinstance(cell, nn.Module) and cell.scope is None:
         raise ValueError(
-            f"{owner}: inputs has shape {list(inputs.shape)}; expected [batch, time, features], or "
-            "[time, batch, features] with time_major"
+            f"{owner}: cell is a {type(cell).__name__} without parameters. Maybe the loop is to be called in "
+            "a module's method, or with cell.bind(variables)"
         )
 
 
-def _check_lengths(owner: str, sequence_length: Array | None, batch: int) -> None:
-    if sequence_length is not None and sequence_length.shape != (batch,):
-        raise ValueError(
-            f"{owner}: sequence_length has shape {list(sequence_length.shape)}; expected [{batch}], one "
-            "length for each row of the batch. Maybe time_major does not say how the inputs lie"
-        )
+def _check_state(state: Any, new_state: Any) -> None:
+    hint = "Maybe the inputs or the initial_state have another dtype than the parameters"
+    check_same("rnn", "state", state, new_state, hint=hint)
+
+
+def _check_inputs(owner: str, inputs: Any) -> Array:
+    hint = "With time_major [time, batch, features]; maybe they are ids, of which an Embedding makes vectors"
+    return check_array(f"{owner}: inputs", inputs, ("batch", "time", "features"), "float", hint=hint)
+
+
+def _check_lengths(owner: str, lengths: Any, batch: int, *, at_most: int | None = None) -> Array | None:
+    if lengths is None:
+        return None
+    hint = "One for each row of the batch. Maybe time_major does not say how the inputs lie"
+    return check_lengths(f"{owner}: sequence_length", lengths, (batch,), at_most=at_most, hint=hint)

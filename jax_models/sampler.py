@@ -10,82 +10,36 @@ al. (2015), "Scheduled Sampling for Sequence Prediction with Recurrent Neural Ne
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Int
 
+from jax_models.checks import (
+    check_array,
+    check_callable,
+    check_lengths,
+    check_size,
+    read_if_known,
+)
+from jax_models.embedding_sampler import GreedyEmbeddingSampler, SampleEmbeddingSampler
+from jax_models.sampler_base import Constants, Feed, Sampler, TrainingRows, expand_like, swap_batch_time
 
-class Feed(NamedTuple):
-    """What a step reads besides its inputs and state.
-
-    `rows` is a pytree of arrays [steps, ...] of which step t reads row t, `constants` a pytree that
-    all steps read whole. A step is handed the feed with its own row only.
-    """
-
-    rows: Any = ()
-    constants: Any = ()
-
-    def at(self, time: Any) -> Feed:
-        """The feed of one step."""
-        return self._replace(rows=jax.tree.map(lambda row: row[time], self.rows))
-
-
-class TrainingRows(NamedTuple):
-    """The rows of the training samplers: [steps, batch, ...] each, or None."""
-
-    inputs: Any
-    finished: Bool[Array, "*steps batch"]
-    choices: Bool[Array, "*steps batch"] | None = None
-    sample_ids: Int[Array, "*steps batch"] | None = None
-    auxiliary_inputs: Any = None
-
-
-class Constants(NamedTuple):
-    """What a sampler was given once: an embedding matrix, the end token, the first inputs, a key."""
-
-    embedding: Any = None
-    end_token: Any = None
-    start_inputs: Any = None
-    key: Any = None
-
-
-class Sampler(nn.Module, metaclass=abc.ABCMeta):
-    """The interface of `tfa.seq2seq.Sampler`, with the state passed in and out.
-
-    A subclass says how to begin (`initialize`), what a step emits (`sample`) and what the next step
-    reads (`next_inputs`). The batch size is that of the `finished` which `initialize` returns.
-    """
-
-    @abc.abstractmethod
-    def initialize(self, inputs: Any, **kwargs: Any) -> tuple[Bool[Array, " batch"], Any, Feed]:
-        """Return `finished` [batch], the first inputs [batch, ...] and the feed of all steps."""
-
-    @abc.abstractmethod
-    def sample(self, time: Any, outputs: Any, state: Any, feed: Feed) -> Any:
-        """Return the `sample_ids` [batch, *sample_ids_shape] of step `time`."""
-
-    @abc.abstractmethod
-    def next_inputs(
-        self, time: Any, outputs: Any, state: Any, sample_ids: Any, feed: Feed
-    ) -> tuple[Bool[Array, " batch"], Any, Any]:
-        """Return `finished` [batch], the inputs of step `time + 1` and the state."""
-
-    @property
-    def sample_ids_shape(self) -> tuple[int, ...]:
-        """The shape of one row's sample."""
-        return ()
-
-    @property
-    def sample_ids_dtype(self) -> DTypeLike:
-        """The dtype of the samples."""
-        return jnp.int32
+__all__ = [
+    "Constants",
+    "CustomSampler",
+    "Feed",
+    "GreedyEmbeddingSampler",
+    "InferenceSampler",
+    "SampleEmbeddingSampler",
+    "Sampler",
+    "TrainingRows",
+    "TrainingSampler",
+]
 
 
 class CustomSampler(Sampler):
@@ -103,6 +57,11 @@ class CustomSampler(Sampler):
     next_inputs_fn: Callable[..., Any]
     sample_ids_shape: tuple[int, ...] = ()
     sample_ids_dtype: DTypeLike = jnp.int32
+
+    def __post_init__(self) -> None:
+        for name in ("initialize_fn", "sample_fn", "next_inputs_fn"):
+            check_callable(f"CustomSampler: {name}", getattr(self, name), optional=False)
+        super().__post_init__()
 
     def initialize(self, inputs: Any, **kwargs: Any) -> tuple[Bool[Array, " batch"], Any, Feed]:
         """Call `initialize_fn`."""
@@ -146,9 +105,11 @@ class TrainingSampler(Sampler, kw_only=True):
                 axes are swapped with `time_major`.
 
         Raises:
+            TypeError: on lengths that are no integers, or a mask that is not boolean.
             ValueError: on lengths and a mask together, a mask that is not padded on the right, lengths
-                past the inputs' time axis, shapes that do not fit.
+                below 0 or past the inputs' time axis, shapes that do not fit.
         """
+        inputs = jax.tree.map(_check_inputs, inputs)
         rows = inputs if self.time_major else jax.tree.map(swap_batch_time, inputs)
         time, batch = _leading_axes(rows)
         lengths = self._lengths(time, batch, sequence_length, mask)
@@ -182,118 +143,22 @@ class TrainingSampler(Sampler, kw_only=True):
     ) -> Int[Array, " batch"]:
         if sequence_length is not None and mask is not None:
             raise ValueError("sampler: sequence_length and mask were both given; give one")
+        hint = (
+            f"The inputs have {time} steps of {batch} rows. Maybe time_major should be {not self.time_major}?"
+        )
         if sequence_length is not None:
-            if sequence_length.shape != (batch,):
-                raise ValueError(
-                    f"sampler: sequence_length has shape {sequence_length.shape}, expected [batch] = "
-                    f"({batch},). Maybe time_major should be {not self.time_major}?"
-                )
-            known = read_if_known(sequence_length)
-            if known is not None and known.max(initial=0) > time:
-                raise ValueError(f"sampler: a sequence_length of {known.max()} for {time} time steps")
-            return sequence_length
+            name = "sampler: sequence_length"
+            return check_lengths(name, sequence_length, (batch,), at_most=time, hint=hint)
         if mask is not None:
             expected = (time, batch) if self.time_major else (batch, time)
-            if mask.shape != expected:
-                raise ValueError(
-                    f"sampler: mask has shape {mask.shape}, expected {expected}. "
-                    f"Maybe time_major should be {not self.time_major}?"
-                )
-            by_row = mask.T if self.time_major else mask
-            known = read_if_known(by_row)
-            if known is not None and np.any(known[:, 1:] & ~known[:, :-1]):
-                raise ValueError("sampler: mask is not padded on the right: True follows False in a row")
-            return jnp.sum(by_row, axis=1).astype(jnp.int32)
+            known = read_if_known(mask)
+            mask = check_array("sampler: mask", mask, expected, "boolean", hint=hint)
+            if known is not None:
+                known = known.T if self.time_major else known
+                if np.any(known[:, 1:] & ~known[:, :-1]):
+                    raise ValueError("sampler: mask is not padded on the right: True follows False in a row")
+            return jnp.sum(mask, axis=0 if self.time_major else 1).astype(jnp.int32)
         return jnp.full((batch,), time, jnp.int32)
-
-
-class GreedyEmbeddingSampler(Sampler):
-    """Feeds back the embedding of the most probable id, as `tfa.seq2seq.GreedyEmbeddingSampler`.
-
-    TensorFlow's object keeps the embedding of its first `initialize` and silently uses it ever after;
-    this one has no memory: to replay that, pass the first embedding again.
-    """
-
-    embedding_fn: Callable[..., Any] | None = None
-
-    def initialize(
-        self,
-        inputs: Float[Array, "vocab depth"] | None,
-        *,
-        start_tokens: Int[Array, " batch"],
-        end_token: Any,
-    ) -> tuple[Bool[Array, " batch"], Any, Feed]:
-        """Return `finished` (all False), the embedded start tokens and the feed.
-
-        Args:
-            inputs: the embedding matrix; ignored, as in TensorFlow, if there is an `embedding_fn`.
-            start_tokens: [batch].
-            end_token: the id, a scalar, that ends a row.
-        """
-        constants = start_with_tokens(self.embedding_fn, inputs, start_tokens, end_token)
-        finished = jnp.zeros(start_tokens.shape, bool)
-        return finished, constants.start_inputs, Feed((), constants)
-
-    def sample(self, time: Any, outputs: Any, state: Any, feed: Feed) -> Int[Array, " batch"]:
-        """The argmax of the outputs [batch, vocab], as int32."""
-        return jnp.argmax(outputs, axis=-1).astype(jnp.int32)
-
-    def next_inputs(
-        self, time: Any, outputs: Any, state: Any, sample_ids: Any, feed: Feed
-    ) -> tuple[Bool[Array, " batch"], Any, Any]:
-        """The embedding of the ids; a row is finished whose id is the end token."""
-        constants = feed.constants
-        finished = sample_ids == constants.end_token
-        looked_up = look_up(self.embedding_fn, constants.embedding, sample_ids)
-        return finished, jnp.where(jnp.all(finished), constants.start_inputs, looked_up), state
-
-
-class SampleEmbeddingSampler(GreedyEmbeddingSampler):
-    """Feeds back the embedding of an id drawn from softmax(outputs / temperature).
-
-    As `tfa.seq2seq.SampleEmbeddingSampler`. No gradient reaches the outputs through the draw.
-    """
-
-    softmax_temperature: Any = None
-
-    def initialize(
-        self,
-        inputs: Float[Array, "vocab depth"] | None,
-        *,
-        start_tokens: Int[Array, " batch"],
-        end_token: Any,
-        key: Any = None,
-        sample_ids: Int[Array, "steps batch"] | None = None,
-    ) -> tuple[Bool[Array, " batch"], Any, Feed]:
-        """As `GreedyEmbeddingSampler.initialize`, and where the ids come from.
-
-        Args:
-            inputs: the embedding matrix, or None with an `embedding_fn`.
-            start_tokens: [batch].
-            end_token: the id, a scalar, that ends a row.
-            key: the JAX key of the draws.
-            sample_ids: [steps, batch], the ids of a recorded run, which are replayed.
-        """
-        if (key is None) == (sample_ids is None):
-            raise ValueError("sampler: give either a key or the sample_ids [steps, batch] of a run")
-        if sample_ids is not None and sample_ids.shape[1:] != start_tokens.shape:
-            raise ValueError(
-                f"sampler: sample_ids has shape {sample_ids.shape}, expected [steps, batch] with the "
-                f"batch of start_tokens, {start_tokens.shape}"
-            )
-        finished, first, feed = super().initialize(inputs, start_tokens=start_tokens, end_token=end_token)
-        rows = () if sample_ids is None else sample_ids.astype(jnp.int32)
-        return finished, first, Feed(rows, feed.constants._replace(key=key))
-
-    def sample(self, time: Any, outputs: Any, state: Any, feed: Feed) -> Int[Array, " batch"]:
-        """The recorded ids of this step, or ids drawn from the outputs [batch, vocab], as int32."""
-        if feed.constants.key is None:
-            return feed.rows
-        logits = jax.lax.stop_gradient(outputs)
-        if self.softmax_temperature is not None:
-            logits = logits / self.softmax_temperature
-        key = jax.random.fold_in(feed.constants.key, time)
-        return jax.random.categorical(key, logits, axis=-1).astype(jnp.int32)
 
 
 class InferenceSampler(Sampler):
@@ -310,8 +175,17 @@ class InferenceSampler(Sampler):
     end_fn: Callable[..., Any]
     next_inputs_fn: Callable[..., Any] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("sample_fn", "end_fn"):
+            check_callable(f"InferenceSampler: {name}", getattr(self, name), optional=False)
+        check_callable("InferenceSampler: next_inputs_fn", self.next_inputs_fn)
+        for size in self.sample_shape:
+            check_size("InferenceSampler: sample_shape", size)
+        super().__post_init__()
+
     def initialize(self, inputs: Any) -> tuple[Bool[Array, " batch"], Any, Feed]:
         """Return `finished` (all False), the start inputs [batch, ...] and an empty feed."""
+        inputs = check_array("InferenceSampler: inputs", inputs, ("batch", ...))
         return jnp.zeros(inputs.shape[:1], bool), inputs, Feed()
 
     def sample(self, time: Any, outputs: Any, state: Any, feed: Feed) -> Any:
@@ -336,45 +210,12 @@ class InferenceSampler(Sampler):
         return self.sample_dtype
 
 
-def start_with_tokens(
-    embedding_fn: Callable[..., Any] | None, embedding: Any, start_tokens: Any, end_token: Any
-) -> Constants:
-    """What an embedding sampler reads at each step. `start_tokens` may have any shape.
-
-    Raises:
-        ValueError: without an embedding, or if `end_token` is not a scalar.
-    """
-    if embedding_fn is None and embedding is None:
-        raise ValueError("sampler: give an embedding matrix, or make the sampler with an embedding_fn")
-    if jnp.shape(end_token) != ():
-        raise ValueError(f"sampler: end_token has shape {jnp.shape(end_token)}, expected a scalar")
-    start_inputs = look_up(embedding_fn, embedding, start_tokens)
-    return Constants(embedding, jnp.asarray(end_token, jnp.int32), start_inputs)
-
-
-def look_up(embedding_fn: Callable[..., Any] | None, embedding: Any, ids: Array) -> Array:
-    """The inputs that the ids stand for."""
-    return embedding[ids] if embedding_fn is None else embedding_fn(ids)
-
-
-def expand_like(rows: Array, x: Array) -> Array:
-    """Append axes of size 1 until `rows` has the rank of `x`."""
-    return rows.reshape(rows.shape + (1,) * (x.ndim - rows.ndim))
-
-
-def read_if_known(x: Any) -> np.ndarray | None:
-    """The value of an array outside tracing, None of a tracer."""
-    try:
-        return np.asarray(x)
-    except jax.errors.TracerArrayConversionError:
-        return None
-
-
-def swap_batch_time(x: Array) -> Array:
-    """Time-major from batch-major, or the reverse."""
-    if x.ndim < 2:
-        raise ValueError(f"sampler: inputs have shape {x.shape}, expected [batch, time, ...]")
-    return jnp.swapaxes(x, 0, 1)
+def _check_inputs(x: Any) -> Array:
+    x = check_array("sampler: inputs", x, ("batch", "time", ...), hint="With time_major, time first")
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        hint = "Maybe the features axis is missing"
+        check_array("sampler: inputs", x, ("batch", "time", "features", ...), hint=hint)
+    return x
 
 
 def _leading_axes(rows: Any) -> tuple[int, int]:

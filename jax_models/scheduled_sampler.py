@@ -13,14 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jax_models.sampler import (
-    Constants,
-    Feed,
-    TrainingSampler,
-    expand_like,
-    look_up,
-    swap_batch_time,
-)
+from jax_models.checks import Kind, check_array, check_callable, check_choice, check_key, check_number
+from jax_models.embedding_sampler import check_table, check_vocabulary, look_up
+from jax_models.sampler import TrainingSampler
+from jax_models.sampler_base import Constants, Feed, expand_like, swap_batch_time
 
 
 class ScheduledEmbeddingTrainingSampler(TrainingSampler):
@@ -41,6 +37,11 @@ class ScheduledEmbeddingTrainingSampler(TrainingSampler):
     sampling_probability: Any
     embedding_fn: Callable[..., Any] | None = None
     vector_probability: Literal["tensorflow", "per_row"] = "tensorflow"
+
+    def __post_init__(self) -> None:
+        _check_fields(self.sampling_probability, self.vector_probability)
+        check_callable("sampler: embedding_fn", self.embedding_fn)
+        super().__post_init__()
 
     def initialize(
         self,
@@ -69,17 +70,22 @@ class ScheduledEmbeddingTrainingSampler(TrainingSampler):
             raise ValueError("sampler: give an embedding, or make the sampler with an embedding_fn")
         if key is None and sample_ids is None:
             raise ValueError("sampler: give a key, or the sample_ids [steps, batch] of a recorded run")
+        check_key("sampler: key", key)
+        if self.embedding_fn is None:
+            embedding = check_table("sampler", embedding)
         finished, first, feed = super().initialize(inputs, sequence_length=sequence_length, mask=mask)
         _check_probability(self.sampling_probability, finished.shape[0], self.vector_probability)
         rows = feed.rows._replace(
-            choices=_fit_rows("choices", choices, feed.rows.finished),
-            sample_ids=_fit_rows("sample_ids", sample_ids, feed.rows.finished),
+            choices=_fit_rows("choices", choices, feed.rows.finished, "boolean"),
+            sample_ids=_fit_rows("sample_ids", sample_ids, feed.rows.finished, "integer"),
         )
         return finished, first, Feed(rows, Constants(embedding=embedding, key=key))
 
     def sample(self, time: Any, outputs: Any, state: Any, feed: Feed) -> Int[Array, " batch"]:
         """Sampled ids as int32, -1 where the row did not sample."""
         rows, key = feed.rows, feed.constants.key
+        outputs = check_array("sampler: outputs", outputs, ("batch", "vocab"), "float")
+        check_vocabulary("sampler", outputs, None if self.embedding_fn else feed.constants.embedding)
         if rows.sample_ids is not None and rows.choices is None:
             return rows.sample_ids.astype(jnp.int32)
         choice_key, id_key = (None, None) if key is None else jax.random.split(jax.random.fold_in(key, time))
@@ -120,6 +126,11 @@ class ScheduledOutputTrainingSampler(TrainingSampler):
     next_inputs_fn: Callable[..., Any] | None = None
     vector_probability: Literal["tensorflow", "per_row"] = "tensorflow"
 
+    def __post_init__(self) -> None:
+        _check_fields(self.sampling_probability, self.vector_probability)
+        check_callable("sampler: next_inputs_fn", self.next_inputs_fn)
+        super().__post_init__()
+
     def initialize(
         self,
         inputs: Any,
@@ -143,15 +154,23 @@ class ScheduledOutputTrainingSampler(TrainingSampler):
         """
         if key is None and choices is None:
             raise ValueError("sampler: give a key, or the choices [steps, batch] of a recorded run")
+        check_key("sampler: key", key)
         auxiliary = auxiliary_inputs
         if auxiliary is not None:
+            axes = jnp.shape(jax.tree.leaves(inputs)[0])[:-1]
+            hint = "The leading axes of the inputs"
+            auxiliary = jax.tree.map(
+                lambda x: check_array("sampler: auxiliary_inputs", x, (*axes, "extra"), "float", hint=hint),
+                auxiliary,
+            )
             inputs = jax.tree.map(lambda x, y: jnp.concatenate([x, y], axis=-1), inputs, auxiliary)
             auxiliary = auxiliary if self.time_major else jax.tree.map(swap_batch_time, auxiliary)
             auxiliary = jax.tree.map(lambda x: jnp.concatenate([x[1:], x[-1:]]), auxiliary)
         finished, first, feed = super().initialize(inputs, sequence_length=sequence_length, mask=mask)
         _check_probability(self.sampling_probability, finished.shape[0], self.vector_probability)
         rows = feed.rows._replace(
-            choices=_fit_rows("choices", choices, feed.rows.finished), auxiliary_inputs=auxiliary
+            choices=_fit_rows("choices", choices, feed.rows.finished, "boolean"),
+            auxiliary_inputs=auxiliary,
         )
         return finished, first, Feed(rows, Constants(key=key))
 
@@ -185,6 +204,12 @@ def _draw_choices(key: Any, probability: Any, batch: int) -> Bool[Array, " batch
     return jax.random.bernoulli(key, jnp.asarray(probability), (batch,))
 
 
+def _check_fields(probability: Any, vector_probability: Any) -> None:
+    check_choice("sampler: vector_probability", vector_probability, ("tensorflow", "per_row"))
+    name, expected = "sampler: sampling_probability", "a probability in [0, 1]"
+    check_number(name, probability, expected, holds=lambda p: (p >= 0) & (p <= 1), scalar=False)
+
+
 def _check_probability(probability: Any, batch: int, vector_probability: str) -> None:
     """Raise ValueError unless the probability is a scalar, or one a row where that is asked for."""
     shape = jnp.shape(probability)
@@ -198,11 +223,10 @@ def _check_probability(probability: Any, batch: int, vector_probability: str) ->
     )
 
 
-def _fit_rows(name: str, rows: Any, like: Bool[Array, "steps batch"]) -> Any:
+def _fit_rows(name: str, rows: Any, like: Bool[Array, "steps batch"], kind: Kind) -> Any:
     """Pad or cut recorded rows [steps, batch] to the steps of the data, which may be more or fewer."""
     if rows is None:
         return None
     steps, batch = like.shape
-    if rows.ndim != 2 or rows.shape[1] != batch:
-        raise ValueError(f"sampler: {name} has shape {rows.shape}, expected [steps, batch={batch}]")
+    rows = check_array(f"sampler: {name}", rows, ("steps", batch), kind)
     return jnp.pad(rows, ((0, max(0, steps - rows.shape[0])), (0, 0)))[:steps]

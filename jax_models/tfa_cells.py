@@ -1,8 +1,9 @@
-"""Recurrent cells of TensorFlow Addons (`tfa.rnn`), except those with layer normalisation.
+"""Recurrent cells of TensorFlow Addons (`tfa.rnn`), all under its names.
 
 They are called as `state, output = cell(state, inputs)`. Their biases hold what Keras' do: an LSTM's
 forget bias is a part of `bias`, which begins at one there, and not added at run time. Those that
 derive from a Keras cell take its dropout as data, the `DropoutMasks` of `jax_models.keras_dropout`.
+Those with layer normalisation are defined in `jax_models.layer_norm_cells`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from jax_models.cell_base import LSTMState, RNNCell, check_step, declare_peephole, gate_kernels
+from jax_models.cell_base import (
+    LSTMState,
+    RNNCell,
+    check_step,
+    declare_peephole,
+    gate_kernels,
+    lstm_bias,
+)
+from jax_models.checks import check_fields, check_number
 from jax_models.keras_activations import Activation, get_activation
 from jax_models.keras_dropout import (
     DropoutMasks,
@@ -24,6 +33,15 @@ from jax_models.keras_dropout import (
     draw_gate_masks,
     project_gates,
 )
+from jax_models.layer_norm_cells import LayerNormLSTMCell, LayerNormSimpleRNNCell
+
+__all__ = [
+    "ESNCell",
+    "LayerNormLSTMCell",
+    "LayerNormSimpleRNNCell",
+    "NASCell",
+    "PeepholeLSTMCell",
+]
 
 
 class PeepholeLSTMCell(RNNCell):
@@ -49,6 +67,9 @@ class PeepholeLSTMCell(RNNCell):
     param_dtype: DTypeLike = jnp.float32
 
     def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        get_activation(self.recurrent_activation)
         check_rates(self.dropout, self.recurrent_dropout)
         check_implementation(self.implementation)
         super().__post_init__()
@@ -116,6 +137,10 @@ class NASCell(RNNCell):
     use_bias: bool = False
     param_dtype: DTypeLike = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_fields(self, "units", "projection")
+        super().__post_init__()
+
     @property
     def state_size(self) -> LSTMState:
         return LSTMState(self.units, self.output_size)
@@ -172,6 +197,15 @@ class ESNCell(RNNCell):
     trainable: bool = False
     param_dtype: DTypeLike = jnp.float32
 
+    def __post_init__(self) -> None:
+        check_fields(self, "units")
+        get_activation(self.activation)
+        share = "a share in [0, 1], of the elements that are not 0"
+        check_number("ESNCell: connectivity", self.connectivity, share, holds=lambda c: (c >= 0) & (c <= 1))
+        check_number("ESNCell: leaky", self.leaky)
+        check_number("ESNCell: spectral_radius", self.spectral_radius)
+        super().__post_init__()
+
     @property
     def state_size(self) -> int:
         return self.units
@@ -222,13 +256,3 @@ def spectral_radius(matrix: Float[Array, "units units"]) -> Float[Array, ""]:
     (power, log_scale), _ = jax.lax.scan(square, start, None, length=30)
     norm = jnp.linalg.norm(power)
     return jnp.where(norm > 0, jnp.exp((log_scale + jnp.log(jnp.where(norm > 0, norm, 1))) / 2.0**30), 0)
-
-
-def lstm_bias(unit_forget_bias: bool) -> nn.initializers.Initializer:
-    """Keras' initial bias of an LSTM: zeros, but ones for the forget gate if `unit_forget_bias`."""
-
-    def initial(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
-        gate = jnp.arange(shape[0]) // (shape[0] // 4)
-        return jnp.where((gate == 1) & unit_forget_bias, 1, 0).astype(dtype)
-
-    return initial

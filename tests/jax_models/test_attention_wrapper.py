@@ -15,6 +15,7 @@ from jax_models.attention_state import AttentionWrapperState, join_constants, sp
 from jax_models.attention_wrapper import AttentionWrapper
 from jax_models.cells import BasicLSTMCell
 from jax_models.monotonic import BahdanauMonotonicAttention, LuongMonotonicAttention
+from tests.jax_models.refusal import refused
 
 BATCH, MEMORY, DEPTH, UNITS, STEPS, FEATURES = 3, 4, 5, 2, 4, 1
 
@@ -226,7 +227,7 @@ def test_noise_comes_from_an_array_or_from_a_key() -> None:
     outputs = run(wrapper, params=params, noise=jnp.stack(noise[:-1]))[1]
     assert np.isfinite(outputs[:-1]).all()
     assert np.isnan(outputs[-1]).all()
-    with pytest.raises(ValueError, match="neither noise nor a key"):
+    with refused("neither noise nor a key", ValueError):
         run(wrapper, params=params)
 
     two = make_wrapper([LuongAttention(UNITS), BahdanauMonotonicAttention(3, sigmoid_noise=2.0)])
@@ -283,7 +284,7 @@ def test_output_size() -> None:
     assert make_wrapper([LuongAttention(UNITS)] * 2, attention_layer_size=[3, 4]).output_size == 7
     assert make_wrapper(attention_layer=nn.Dense(4)).output_size == 4
     assert make_wrapper(output_attention=False).output_size == UNITS
-    with pytest.raises(ValueError, match="as wide as the memory"):
+    with refused("as wide as the memory", ValueError):
         _ = make_wrapper().output_size
 
 
@@ -301,9 +302,9 @@ def test_map_rows_touches_what_a_step_changes() -> None:
 def test_clone_refuses_other_shapes() -> None:
     state = run(make_wrapper())[2]
     assert state.clone(attention=state.attention * 0).attention.sum() == 0
-    with pytest.raises(ValueError, match="cell_state has the shapes"):
+    with refused("cell_state has the shapes", ValueError):
         state.clone(cell_state=state.cell_state.h)
-    with pytest.raises(ValueError, match="attention has the shapes"):
+    with refused("attention has the shapes", ValueError):
         state.clone(attention=state.attention[:1])
 
 
@@ -316,20 +317,20 @@ def make_state(wrapper: AttentionWrapper, *, batch: int = BATCH, **options: Any)
 
 def test_bad_input_is_refused() -> None:
     wrapper = make_wrapper()
-    with pytest.raises(ValueError, match="tile_batch"):
+    with refused("tile_batch", ValueError):
         make_state(wrapper, batch=2 * BATCH)
     state = make_state(wrapper)
-    with pytest.raises(ValueError, match="maximum_steps"):
+    with refused("maximum_steps", ValueError):
         make_wrapper(alignment_history=True).initial_state(state.cell_state, state.memories)
-    with pytest.raises(ValueError, match="1 entries for 2"):
+    with refused("1 entries for 2", ValueError):
         make_wrapper([LuongAttention(UNITS)] * 2).initial_state(state.cell_state, state.memories)
-    with pytest.raises(ValueError, match="noise has 2 entries"):
+    with refused("noise has 2 entries", ValueError):
         wrapper.initial_state(state.cell_state, state.memories, noise=(None, None))
-    with pytest.raises(ValueError, match="memory_mask has 1 entries"):
+    with refused("memory_mask has 1 entries", ValueError):
         run(make_wrapper([LuongAttention(UNITS)] * 2))  # which is fine
         two = make_wrapper([LuongAttention(UNITS)] * 2)
         two.init(jax.random.key(0), make_arrays()[0], memory_mask=[None], method="setup_memory")
-    with pytest.raises(TypeError, match=r"AttentionWrapperState|jaxtyping|type"):
+    with refused("Maybe you passed the cell's state", TypeError):
         own = {"params": run(wrapper)[0]["params"]["wrapper"]}
         wrapper.apply(own, state.cell_state, make_arrays()[1][0])
 
@@ -348,5 +349,5 @@ def test_bad_input_is_refused() -> None:
 def test_bad_options_are_refused_at_once(
     mechanism: AttentionMechanism, options: dict, error: type[Exception]
 ) -> None:
-    with pytest.raises((error, TypeError)):
+    with refused("attention", error):
         make_wrapper(mechanism, **options)

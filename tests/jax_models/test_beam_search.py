@@ -186,8 +186,8 @@ def test_gather_tree_reads_back_and_fills_with_the_end_token() -> None:
     "make, message",
     [
         (lambda: search(initial_state=STATE), r"shape \(2, 2\), expected \[6, ...\].*tile_batch"),
-        (lambda: search(start_tokens=TOKENS[:, None]), r"start_tokens have shape \(2, 1\)"),
-        (lambda: search(end_token=jnp.array([0])), r"end_token has shape \(1,\)"),
+        (lambda: search(start_tokens=TOKENS[:, None]), r"start_tokens has shape \[2, 1\]"),
+        (lambda: search(end_token=jnp.array([0])), r"end_token has shape \[1\]"),
         (lambda: search(DECODER.clone(beam_width=0)), "beam_width is 0"),
         (lambda: search(DECODER.clone(impute_finished=True)), "impute_finished"),
         (lambda: search(DECODER.clone(maximum_iterations=None)), "maximum_iterations is missing"),

@@ -25,6 +25,7 @@ from jax_models.cells import BasicLSTMCell, BasicRNNCell, GRUCell, LSTMCell, LST
 from jax_models.keras_cells import GRUCell as KerasGRUCell
 from jax_models.layer_norm_cells import LayerNormBasicLSTMCell, LayerNormLSTMCell, LayerNormSimpleRNNCell
 from jax_models.tfa_cells import ESNCell, NASCell, PeepholeLSTMCell, spectral_radius
+from tests.jax_models.refusal import refused
 
 BATCH, FEATURES, UNITS = 3, 2, 4
 
@@ -114,20 +115,20 @@ def test_batch_of_one(name: str) -> None:
 @pytest.mark.parametrize("name", ["BasicRNNCell", "BasicLSTMCell", "LSTMCell", "GRUCell", "NASCell"])
 def test_tensorflow_order_of_arguments_is_refused(name: str) -> None:
     cell, inputs = CELLS[name], normal(BATCH, FEATURES)
-    with pytest.raises((TypeError, ValueError), match=r"(TensorFlow's order|expected \[3, 4\]|LSTMState)"):
+    with refused(r"(TensorFlow's order|expected \[3, 4\]|LSTMState)"):
         cell.init(jax.random.key(0), inputs, cell.zero_state(BATCH, jnp.float32))
 
 
 @pytest.mark.parametrize("cell", [BasicLSTMCell(UNITS), PeepholeLSTMCell(UNITS)])
 def test_keras_state_is_refused(cell: Any) -> None:
     state = [normal(BATCH, UNITS), normal(BATCH, UNITS)]
-    with pytest.raises(TypeError, match="LSTMState"):
+    with refused("LSTMState", TypeError):
         cell.init(jax.random.key(0), state, normal(BATCH, FEATURES))
 
 
 def test_state_of_another_batch_is_refused() -> None:
     cell = BasicLSTMCell(UNITS)
-    with pytest.raises(ValueError, match=r"BasicLSTMCell: state .* \[2, 4\]; expected \[3, 4\]"):
+    with refused(r"BasicLSTMCell: state .* \[2, 4\]; expected \[3, 4\]", ValueError):
         cell.init(jax.random.key(0), cell.zero_state(2, jnp.float32), normal(BATCH, FEATURES))
 
 
@@ -135,58 +136,80 @@ def test_state_of_another_batch_is_refused() -> None:
     "make, message",
     [
         (lambda: MultiRNNCell(()), "cells is empty"),
-        (lambda: DropoutWrapper(GRUCell(2), input_keep_prob=0.0), "input_keep_prob is 0.0"),
+        (lambda: DropoutWrapper(GRUCell(2), input_keep_prob=0.0), r"input_keep_prob is 0\."),
         (lambda: DropoutWrapper(GRUCell(2), state_keep_prob=1.5), "state_keep_prob is 1.5"),
-        (lambda: LayerNormBasicLSTMCell(2, dropout_keep_prob=-1.0), "dropout_keep_prob is -1.0"),
+        (lambda: LayerNormBasicLSTMCell(2, dropout_keep_prob=-1.0), r"dropout_keep_prob is -1\."),
         (lambda: LSTMCell(2, cell_clip=-0.1), "cell_clip is -0.1"),
-        (lambda: PeepholeLSTMCell(2, dropout=1.0), "dropout is 1.0"),
+        (lambda: PeepholeLSTMCell(2, dropout=1.0), r"dropout is 1\."),
         (lambda: PeepholeLSTMCell(2, implementation=3), "implementation is 3"),
         (lambda: LayerNormLSTMCell(2, recurrent_dropout=-0.5), "recurrent_dropout is -0.5"),
     ],
 )
 def test_impossible_options_are_refused(make: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with refused(message):
         make()
 
 
 @pytest.mark.parametrize("masks", [None, WrapperMasks(output=jnp.ones((BATCH, UNITS), bool))])
 def test_missing_mask_is_refused(masks: Any) -> None:
     cell = DropoutWrapper(GRUCell(UNITS), input_keep_prob=0.5)
-    with pytest.raises(ValueError, match=r"masks.input is None but its keep_prob is 0.5.*draw_dropout_masks"):
+    with refused(r"masks.input is None but its keep_prob is 0.5.*draw_dropout_masks", ValueError):
         call(cell, masks)
 
 
 def test_missing_state_mask_is_refused() -> None:
-    with pytest.raises(ValueError, match="masks.state is None"):
+    with refused("masks.state is None", ValueError):
         call(DropoutWrapper(GRUCell(UNITS), state_keep_prob=0.5), None)
 
 
 def test_superfluous_and_misshapen_masks_are_refused() -> None:
     cell = DropoutWrapper(GRUCell(UNITS), output_keep_prob=0.5)
-    with pytest.raises(ValueError, match=r"masks.output has shape \[3, 3\]; expected \[3, 4\]"):
+    with refused(r"masks.output has shape \[3, 3\]; expected \[3, 4\]", ValueError):
         call(cell, WrapperMasks(output=jnp.ones((BATCH, 3), bool)))
-    with pytest.raises(ValueError, match="masks.input: a mask was given but its keep_prob is 1"):
+    with refused("masks.input: a mask was given but its keep_prob is 1", ValueError):
         call(
             cell,
             WrapperMasks(input=jnp.ones((BATCH, FEATURES), bool), output=jnp.ones((BATCH, UNITS), bool)),
         )
-    with pytest.raises(ValueError, match="given for GRUCell, which takes none"):
+    with refused("given for GRUCell, which takes none", ValueError):
         call(ResidualWrapper(GRUCell(FEATURES)), jnp.ones((1, 1), bool))
 
 
 def test_stack_and_residual_name_what_does_not_fit() -> None:
     stack = MultiRNNCell((GRUCell(UNITS), GRUCell(UNITS)))
-    with pytest.raises(ValueError, match="expected a tuple with the state of each of its 2 cells"):
+    with refused("expected a tuple with the state of each of its 2 cells", ValueError):
         stack.init(jax.random.key(0), (normal(BATCH, UNITS),), normal(BATCH, FEATURES))
-    with pytest.raises(ValueError, match="dropout_masks has 1 items"):
+    with refused("dropout_masks has 1 items", ValueError):
         call(stack, (None,))
-    with pytest.raises(ValueError, match=r"inputs has shape \[3, 2\] and the cell's output \[3, 4\]"):
+    with refused(r"inputs has shape \[3, 2\] and the cell's output \[3, 4\]", ValueError):
         call(ResidualWrapper(GRUCell(UNITS)), None)
 
 
 def call(cell: Any, masks: Any) -> Any:
     state, inputs = cell.zero_state(BATCH, jnp.float32), normal(BATCH, FEATURES)
     return cell.init_with_output(jax.random.key(0), state, inputs, dropout_masks=masks)[0]
+
+
+def test_a_visitor_says_which_states_are_dropped() -> None:
+    """By the rule of TF1's `dropout_state_filter_visitor`: asked of the state, and of its wanted parts."""
+
+    def draw(visitor: Any) -> Any:
+        stack = MultiRNNCell((BasicLSTMCell(UNITS), GRUCell(3)))
+        cell = DropoutWrapper(stack, state_keep_prob=0.5, dropout_state_filter_visitor=visitor)
+        return draw_dropout_masks(cell, jax.random.key(0), BATCH, FEATURES, jnp.float32).state
+
+    everything = draw(lambda part: True)
+    assert everything[0].c.shape == everything[0].h.shape == (BATCH, UNITS)
+    only_gru = draw(lambda part: not isinstance(part, LSTMState))
+    assert only_gru[0] == LSTMState(None, None)
+    assert only_gru[1].shape == (BATCH, 3)
+    only_c = draw(lambda part: (True, False) if isinstance(part, tuple) else True)
+    assert only_c[0].c.shape == (BATCH, UNITS)
+    assert only_c[0].h is None
+    assert only_c[1] is None
+    for wrong in (lambda part: None, lambda part: (True,), lambda part: (True, True)):
+        with refused("dropout_state_filter_visitor returned"):
+            draw(wrong)
 
 
 def test_drawn_masks_spare_c_and_given_ones_need_not() -> None:

@@ -30,6 +30,7 @@ from jax_models.keras_layers import (
     flatten_keras_states,
     unflatten_keras_states,
 )
+from tests.jax_models.refusal import refused
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 2, 4
 
@@ -449,7 +450,7 @@ BAD_CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "mask of the wrong shape": (
         lambda: run_wrongly(LSTM(UNITS), mask=MASK.T),
         ValueError,
-        r"mask has shape \[5, 3\]; expected \[3, 5\].*time_major",
+        r"mask has shape \[5, 3\] and dtype bool, expected \[3, 5\].*time_major",
     ),
     "no steps": (
         lambda: run_wrongly(LSTM(UNITS), inputs=jnp.zeros((3, 0, FEATURES))),
@@ -464,7 +465,7 @@ BAD_CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "a state of another size": (
         lambda: run_wrongly(GRU(UNITS), initial_state=STATE[:, 1:]),
         ValueError,
-        r"initial_state.*\[3, 3\]; expected \[3, 4\]",
+        r"initial_state.*\[3, 3\] and dtype float32, expected \[3, 4\]",
     ),
     "a recorded state without stateful": (
         lambda: run_wrongly(GRU(UNITS), recorded_state=STATE),
@@ -528,7 +529,7 @@ BAD_CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "a vector for Dense": (
         lambda: Dense(2).init(jax.random.key(0), jnp.zeros((3,))),
         ValueError,
-        r"\[3\]; expected \[batch",
+        r"Dense: inputs has shape \[3\] and dtype float32, expected \[batch",
     ),
 }
 
@@ -536,12 +537,12 @@ BAD_CALLS: dict[str, tuple[Any, type[Exception], str]] = {
 @pytest.mark.parametrize("case", BAD_CALLS)
 def test_bad_calls(case: str) -> None:
     call, error, message = BAD_CALLS[case]
-    with pytest.raises(error, match=message):
+    with refused(message, error):
         call()
 
 
 BAD_OPTIONS: dict[str, tuple[Any, type[Exception], str]] = {
-    "rate of 1": (lambda: LSTMCell(UNITS, dropout=1.0), ValueError, "dropout is 1.0"),
+    "rate of 1": (lambda: LSTMCell(UNITS, dropout=1.0), ValueError, r"dropout is 1\."),
     "implementation": (lambda: GRUCell(UNITS, implementation=3), ValueError, "implementation is 3"),
     "no cells": (lambda: StackedRNNCells(()), ValueError, "cells is empty"),
     "a layer for a cell": (lambda: RNN(Dense(2)), TypeError, "cell is a Dense"),
@@ -577,7 +578,7 @@ BAD_OPTIONS: dict[str, tuple[Any, type[Exception], str]] = {
 @pytest.mark.parametrize("case", BAD_OPTIONS)
 def test_bad_options(case: str) -> None:
     make, error, message = BAD_OPTIONS[case]
-    with pytest.raises(error, match=message):
+    with refused(message, error):
         make()
 
 

@@ -63,8 +63,11 @@ def test_training_with_zero_lengths_reads_zeros() -> None:
     "arguments, message",
     [
         ({"sequence_length": jnp.array([1, 2]), "mask": jnp.ones((2, 4), bool)}, "both given"),
-        ({"sequence_length": jnp.array([1, 2, 3])}, r"shape \(3,\), expected \[batch\]"),
-        ({"sequence_length": jnp.array([1, 5])}, "of 5 for 4 time steps"),
+        ({"sequence_length": jnp.array([1, 2, 3])}, r"shape \[3\] and dtype int32, expected \[2\]"),
+        (
+            {"sequence_length": jnp.array([1, 5])},
+            r"\[1, 5\], expected every length to be at least 0 and at most 4",
+        ),
         ({"mask": jnp.ones((4, 2), bool)}, "time_major should be True"),
         ({"mask": jnp.array([[True, False, True, False]] * 2)}, "not padded on the right"),
     ],
@@ -155,7 +158,7 @@ def test_a_module_can_be_the_embedding() -> None:
         (lambda: ScheduledOutputTrainingSampler(0.1).initialize(INPUTS), "give a key, or the choices"),
         (
             lambda: ScheduledOutputTrainingSampler(0.1).initialize(INPUTS, choices=jnp.ones((4, 3), bool)),
-            r"choices has shape \(4, 3\)",
+            r"choices has shape \[4, 3\]",
         ),
         (
             lambda: decode(ScheduledOutputTrainingSampler(0.5), INPUTS[..., :2], key=KEY),

@@ -33,7 +33,8 @@ MASKED_BY = (
     "constructor with Keras mask",
     "constructor with lengths and no memory",
 )
-"""The ways of telling TensorFlow which steps are real. Two of them it ignores."""
+"""The ways of telling TensorFlow which steps are real. Two of them it ignores: the one is not given to
+ours, the other is given to ours as well, and ignored by default."""
 
 IGNORED_BY_TENSORFLOW = ("Keras mask of setup_memory", "constructor with lengths and no memory")
 
@@ -164,6 +165,8 @@ def mechanism_pair(
 ) -> Pair:
     """Some steps of one mechanism on both sides, from its initial state or from a random one."""
     c = setting.config
+    if c["masked_by"] == "constructor with lengths and no memory":
+        ours = ours.clone(memory_sequence_length=jnp.asarray(setting.lengths))
     memory, queries = tf.constant(setting.memory), tf.constant(setting.queries)
     state = setting.normal(c["batch"], c["memory"]) ** 2
     if initial_state:

@@ -12,6 +12,7 @@ MODULES: tuple[str, ...] = (
     "attention_wrapper",
     "beam_search",
     "decoders",
+    "dropout_cache",
     "losses",
     "samplers",
     "keras_cells",
