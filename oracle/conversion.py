@@ -85,10 +85,10 @@ def map_weights(weights: WeightFile, sites: Sequence[Site], *, to: Direction | N
     direction = to or _find_direction(weights, sites)
     if direction == "leaves":
         leaves = read_weights(sites, weights.variables, where=weights.path)
-        return replace(weights, convention="leaves", variables=leaves, full_names={})
+        return replace(weights, convention="leaves", variables=leaves, full_names={}, layers={})
     check_leaves(sites, {name: array.shape for name, array in weights.variables.items()}, where=weights.path)
     variables = write_weights(sites, weights.variables)
-    return replace(weights, convention=_find_naming(variables), variables=variables, full_names={})
+    return replace(weights, convention=_find_naming(variables), variables=variables, full_names={}, layers={})
 
 
 def _find_direction(weights: WeightFile, sites: Sequence[Site]) -> Direction:

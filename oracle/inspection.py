@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +78,7 @@ def render_text(inspection: Inspection, *, verbose: bool = False) -> str:
     if not inspection.parts:
         lines.append("  no variables")
     for group in GROUPS[1:]:
-        arrays = getattr(weights, group)
+        arrays = _in_natural_order(getattr(weights, group))
         if arrays:
             limit = None if verbose or group == "counters" else SHOWN
             lines += ["", group, *_render_arrays(arrays, limit, values=group == "counters")]
@@ -104,9 +105,10 @@ def render_json(inspection: Inspection) -> str:
     groups = {
         group: [
             {"name": name, "shape": list(array.shape), "dtype": array.dtype.name}
-            for name, array in getattr(weights, group).items()
+            for name, array in (arrays if group == "variables" else _in_natural_order(arrays)).items()
         ]
         for group in GROUPS
+        for arrays in [getattr(weights, group)]
     }
     parts = [
         {
@@ -207,6 +209,20 @@ def _render_arrays(
         value = f"  {array.item()}" if values and array.size == 1 else ""
         lines.append(f"  {names[name]:<{width}}  {shape:<14} {array.dtype.name}{value}".rstrip())
     return _cut(lines, limit)
+
+
+def _in_natural_order(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays by name, numbers in names as numbers: `vars/2` before `vars/10`."""
+
+    def key(name: str) -> list[tuple[int, str]]:
+        pieces = re.split(r"([0-9]+)", name)
+        # Every second piece is a number; a longer one without leading zeros is larger.
+        return [
+            (len(piece.lstrip("0")), piece.lstrip("0")) if index % 2 else (0, piece)
+            for index, piece in enumerate(pieces)
+        ]
+
+    return {name: arrays[name] for name in sorted(arrays, key=key)}
 
 
 def _cut(lines: Sequence[str], limit: int | None) -> list[str]:

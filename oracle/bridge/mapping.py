@@ -83,7 +83,9 @@ def check_names(sites: Sequence[Site], shapes: Mapping[str, tuple[int, ...]], *,
             problems.append(f"{name!r} is {list(shapes[name])}, the spec wants {list(shape)}")
     problems += [f"{name!r} {list(shape)} has no place in the spec" for name, shape in leftover.items()]
     if problems:
-        raise BridgeError(f"{where}: {'; '.join(problems)}; give weights of this model, or its own spec")
+        raise BridgeError(
+            f"{where}: {'; '.join(problems)}; give weights of this model, or its own spec or mapping"
+        )
 
 
 def _likely_mate(name: str, shape: tuple[int, ...], leftover: Mapping[str, tuple[int, ...]]) -> str:

@@ -64,6 +64,7 @@ LAYOUTS: Mapping[str, Callable[..., Layout]] = {
 """The layouts that a mapping may name, each with the sizes that its function takes."""
 
 _ENTRIES = ("path", "layout", "variables")
+_WHOLE = f"a whole number of at least 1 and at most {2**31 - 1}"
 _TYPES: Mapping[str, tuple[type, ...]] = {"forget_bias": (float, int), "shape": (list,)}
 
 
@@ -103,7 +104,9 @@ def _check_size(name: str, size: str, value: Any, parameter: inspect.Parameter, 
             isinstance(axis, int) and not isinstance(axis, bool) and 0 < axis < 2**31 for axis in value
         )
     if not right:
-        kind = {(bool,): "true or false", (int,): "a whole number of at least 1"}.get(wanted, "numbers")
+        kind = {(bool,): "true or false", (int,): _WHOLE, (list,): f"a list, each {_WHOLE}"}.get(
+            wanted, "a number"
+        )
         raise BridgeError(f"{where}: {size} = {value!r} of {name} must be {kind}")
 
 
@@ -159,8 +162,10 @@ def _parse_site(entry: Any, where: str) -> Site:
     if not isinstance(path, str) or not isinstance(layout_name, str):
         raise BridgeError(f"{where}: path and layout must be text")
     where = f"{where} ({path!r})"
-    if not path or path != path.strip("/") or "//" in path:
-        raise BridgeError(f"{where}: path must be parts joined by /, as encoder/cell")
+    if {"", ".", ".."} & set(path.split("/")):
+        raise BridgeError(
+            f"{where}: path must be parts joined by /, as encoder/cell, and none of them . or .."
+        )
     sizes = {name: value for name, value in entry.items() if name not in _ENTRIES}
     layout = make_layout(layout_name, sizes, where=where)
     if isinstance(variables, str):

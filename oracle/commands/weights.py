@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from oracle.commands.options import Quiet, Verbose
 
@@ -12,8 +14,20 @@ WrittenFormat = Literal[
 ]
 
 
+def _as_place(kind: Any, tokens: Any) -> Path:
+    # An empty path would be the current folder, as after a shell's variable that is not set.
+    del kind
+    if not tokens[0].value:
+        raise ValueError("the path is empty")
+    return Path(tokens[0].value)
+
+
+Place = Annotated[Path, Parameter(converter=_as_place)]
+"""A path that is not empty."""
+
+
 def inspect(
-    source: Path,
+    source: Place,
     *,
     mapping: bool = False,
     json: bool = False,
@@ -50,8 +64,8 @@ def inspect(
 
 
 def convert(
-    source: Path,
-    target: Path,
+    source: Place,
+    target: Place,
     *,
     format: WrittenFormat | None = None,
     mapping: Path | None = None,

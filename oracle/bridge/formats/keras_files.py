@@ -27,6 +27,9 @@ from oracle.bridge.formats.weight_file import Naming, WeightFile, sort_tensors
 MEMBERS = {"metadata.json", "config.json", "model.weights.h5"}
 """What a `.keras` archive holds; anything else below `assets/`."""
 
+TOP_LEVEL = "top_level_model_weights"
+"""The group of those weights in a legacy file that are the model's own, and no layer's."""
+
 _ZIP_ERRORS = (EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError)
 """What `zipfile` raises too: RuntimeError if a member wants a password, ValueError for a negative place."""
 
@@ -98,7 +101,7 @@ def _read_legacy(
 ) -> WeightFile:
     found: dict[tuple[str, str], np.ndarray] = {}
     used = set()
-    layers = [*(_names(attributes, root, "layer_names") or ()), "top_level_model_weights"]
+    layers = [*(_names(attributes, root, "layer_names") or ()), TOP_LEVEL]
     for layer in dict.fromkeys(layers):
         for weight in _names(attributes, _under(root, layer), "weight_names") or ():
             place = _under(_under(root, layer), weight)
@@ -106,14 +109,16 @@ def _read_legacy(
                 raise DamageError(f"its layer {layer!r} lists the weight {weight!r}, which is not there once")
             found[layer, weight] = arrays[place]
             used.add(place)
-    short = {_without_output(weight): array for (_, weight), array in found.items()}
-    if len(short) == len(found):
-        variables = short
-    else:
-        variables = {f"{layer}/{_without_output(weight)}": array for (layer, weight), array in found.items()}
+    names = {place: _without_output(place[1]) for place in found}
+    if len(set(names.values())) < len(found):
+        names = {(layer, weight): f"{layer}/{_without_output(weight)}" for layer, weight in found}
+    variables = {names[place]: array for place, array in found.items()}
     if len(variables) < len(found):
         raise DamageError("two of its weights have one name")
     groups = sort_tensors(variables, "layers")
+    by_layer: dict[str, tuple[str, ...]] = {}
+    for (layer, _), name in names.items():
+        by_layer[layer] = (*by_layer.get(layer, ()), name)
     counters, slots = dict(groups["counters"]), dict(groups["slots"])
     for weight in _names(attributes, "optimizer_weights", "weight_names") or ():
         place = _under("optimizer_weights", weight)
@@ -124,9 +129,8 @@ def _read_legacy(
         group[f"optimizer_weights/{_without_output(weight)}"] = arrays[place]
     for place in sorted(arrays.keys() - used):
         raise DamageError(f"it holds the array {place!r}, which no layer lists")
-    return WeightFile(
-        path, "keras-h5", "layers", groups["variables"], slots, groups["averages"], counters, notes=notes
-    )
+    groups |= {"slots": slots, "counters": counters}
+    return WeightFile(path, "keras-h5", "layers", **groups, notes=notes, layers=by_layer)
 
 
 def _names(attributes: Attributes, path: str, kind: str) -> list[str] | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from oracle.bridge.formats.keras_files import TOP_LEVEL
 from oracle.errors import BridgeError, MissingPackageError
 from oracle.storage import write_bytes
 
@@ -45,25 +46,23 @@ def write_keras_weights(arrays: Mapping[str, np.ndarray], path: Path) -> None:
     write_bytes(path, memory.getvalue())
 
 
-def write_keras_h5(arrays: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write the legacy layout: a layer is the first part of a name, and the order is the given one.
+def write_keras_h5(arrays: Mapping[str, np.ndarray], layers: Mapping[str, Sequence[str]], path: Path) -> None:
+    """Write the legacy layout: the layers, and the names of each one's weights, in the model's own order.
 
-    Keras loads such a file by the order of layers and of weights, so the order must be the model's.
+    Keras loads such a file by the order of layers and of weights, whatever they are called.
 
     Raises:
         BridgeError: if a dtype is not in HDF5, or the file cannot be written.
     """
     h5py = _import_h5py()
-    layers: dict[str, list[str]] = {}
     for name, array in arrays.items():
         if array.dtype.kind not in "biufc":
             raise BridgeError(f"{path}: Keras' legacy HDF5 has no {array.dtype}, which {name!r} is")
         if any(part in ("", ".", "..") for part in name.split("/")):
             raise BridgeError(f"{path}: {name!r} is no path in an HDF5 file")
-        layers.setdefault(name.split("/")[0], []).append(name)
     memory = io.BytesIO()
     with h5py.File(memory, "w") as file:
-        _write_names(file, "layer_names", list(layers))
+        _write_names(file, "layer_names", [layer for layer in layers if layer != TOP_LEVEL])
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.15.0"
         for layer, names in layers.items():

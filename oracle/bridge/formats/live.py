@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from oracle.bridge.formats.live_keras import are_places, write_places
 from oracle.bridge.formats.weight_file import WeightFile
 from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow
@@ -20,7 +21,8 @@ def write_into(
 
     The weights' names must be those of the variables, each used once: of a model, the paths of its
     attributes as in a TF2 checkpoint of it (`encoder/cell/kernel`), or else the variables' own names
-    without `:0`; of a mapping, its keys; of a list of variables, their own names.
+    without `:0`, or for a Keras model their places in its `.weights.h5` (`layers/lstm/cell/vars/0`); of
+    a mapping, its keys; of a list of variables, their own names.
 
     Args:
         model: a `tf.Module`, Keras model or layer; a mapping of names to variables; or a list of variables.
@@ -36,6 +38,8 @@ def write_into(
     """
     tf = import_tensorflow()
     arrays = weights.variables if isinstance(weights, WeightFile) else weights
+    if isinstance(model, tf.keras.Model) and session is None and are_places(arrays):
+        return write_places(model, arrays)
     targets = _choose_names(tf, model, arrays)
     problems = []
     for name in sorted(arrays.keys() - targets.keys()):
@@ -87,6 +91,14 @@ def _choose_names(tf: Any, model: Any, arrays: Iterable[str]) -> dict[str, Any]:
             f"{type(model).__name__} is no tf.Module or Keras model; give its variables, by name or as a list"
         )
     by_attribute = name_variables(model)
+    if isinstance(model, tf.keras.layers.Layer):
+        # An optimizer's and metrics' variables hang from a compiled model, and are no weights of it.
+        own = {id(variable) for variable in model.weights}
+        by_attribute = {
+            name: variable
+            for name, variable in by_attribute.items()
+            if id(variable) in own or name in set(arrays)
+        }
     if by_attribute.keys() == set(arrays):
         return by_attribute
     own = list(by_attribute.values())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from oracle.bridge.formats.bundle import VALUE_SUFFIX, Bundle, read_bundle
 from oracle.bridge.formats.damage import DamageError
@@ -14,11 +15,11 @@ from oracle.bridge.formats.flat_files import read_msgpack, read_safetensors, sor
 from oracle.bridge.formats.graph_def import find_graphs, read_frozen_graph, scan_graph
 from oracle.bridge.formats.isolated import read_isolated
 from oracle.bridge.formats.keras_files import read_keras_archive, read_keras_h5
-from oracle.bridge.formats.object_graph import read_full_names
+from oracle.bridge.formats.object_graph import find_attribute_names, read_full_names
 from oracle.bridge.formats.orbax import find_checkpoint, measure
 from oracle.bridge.formats.saver_v1 import read_saver_v1
 from oracle.bridge.formats.table import MAGIC
-from oracle.bridge.formats.weight_file import WeightFile, sort_tensors
+from oracle.bridge.formats.weight_file import OPTIMIZER_SLOT, WeightFile, sort_tensors
 from oracle.errors import BridgeError
 
 FORMATS = {
@@ -54,6 +55,8 @@ def read_weight_file(path: str | os.PathLike[str]) -> WeightFile:
             is refused; the message has the path and the reason.
         MissingPackageError: if a package that the format needs is not installed.
     """
+    if not os.fspath(path):
+        raise BridgeError("the path of the weights is empty; give a file, a folder or a checkpoint's prefix")
     path = Path(path)
     kind, target = find_format(path)
     try:
@@ -84,6 +87,8 @@ def find_format(path: Path) -> tuple[str, Path]:
             return _find_by_content(path), path
         if list(path.parent.glob(f"{_escape(path.name)}-?????-of-?????")):
             return "tf1-checkpoint-v1", path
+        if path.exists():
+            raise BridgeError(f"{path}: a device, a socket or a pipe; give a regular file")
     except (OSError, ValueError) as error:
         raise BridgeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     near = sorted(other.name for other in path.parent.glob(f"{_escape(path.name)}*"))[:3]
@@ -167,8 +172,10 @@ def _read_checkpoint(prefix: Path) -> WeightFile:
     return sort_bundle(str(prefix), read_bundle(str(prefix)))
 
 
-def sort_bundle(path: str, bundle: Bundle) -> WeightFile:
+def sort_bundle(path: str, bundle: Bundle, *, by_attributes: bool = False) -> WeightFile:
     """The tensors of a checkpoint of the V2 format, sorted into groups.
+
+    `by_attributes` names those by attributes that it names by a SavedModel's lists.
 
     Raises:
         DamageError: if two tensors have one name, or the graph of objects is damaged.
@@ -180,10 +187,29 @@ def sort_bundle(path: str, bundle: Bundle) -> WeightFile:
     if len(named) < len(bundle.tensors):
         raise DamageError("two of its tensors have one name")
     listed = read_full_names(memoryview(bundle.objects))
+    if by_attributes:
+        better = find_attribute_names(memoryview(bundle.objects))
+        named = _rename(named, better)
+        listed = _rename(listed, better)
     full_names = {name: full for name, full in sorted(listed.items()) if name in named and full != name}
     groups = sort_tensors(named, "keras", full_names=full_names)
     others = {key.removesuffix(VALUE_SUFFIX): other for key, other in bundle.others.items()}
     return WeightFile(path, "tf2-checkpoint", "keras", **groups, others=others, full_names=full_names)
+
+
+def _rename(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Values under better names, sorted; a slot goes with its variable.
+
+    Raises:
+        DamageError: if two of them get one name.
+    """
+    renamed = {}
+    for name, value in sorted(values.items()):
+        variable, mark, slot = name.partition(OPTIMIZER_SLOT)
+        renamed[f"{names.get(variable, variable)}{mark}{slot}"] = value
+    if len(renamed) < len(values):
+        raise DamageError("two of its tensors have one name")
+    return dict(sorted(renamed.items()))
 
 
 def _read_saver_v1(path: Path) -> WeightFile:
@@ -205,7 +231,7 @@ def _read_saved_model(folder: Path) -> WeightFile:
     }
     prefix = folder / "variables" / "variables"
     if Path(f"{prefix}.index").is_file():
-        read = sort_bundle(str(folder), read_bundle(str(prefix)))
+        read = sort_bundle(str(folder), read_bundle(str(prefix)), by_attributes=True)
         return replace(read, format="saved-model", notes={**read.notes, **notes})
     arrays, others = read_frozen_graph(graphs[0])
     return WeightFile(str(folder), "saved-model", "tf1", arrays, notes={**others, **notes})

@@ -38,6 +38,8 @@ class WeightFile:
         others: what is data but no numbers, by name: strings, assets, objects of Python's.
         notes: what the file says of itself, by name: configurations, metadata, a graph and its constants.
         full_names: the names that arrays had in the program, where the file says them and they differ.
+        layers: of a legacy HDF5 file of Keras, each layer's variables, both in the model's own order. Keras
+            loads such a file by that order; no other file says it.
     """
 
     path: str
@@ -50,6 +52,7 @@ class WeightFile:
     others: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
     full_names: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def everything(self) -> dict[str, np.ndarray]:
         """All arrays, of every group."""
@@ -95,7 +98,7 @@ def sort_tensors(tensors: Arrays, naming: Naming, *, full_names: Mapping[str, st
     Every tensor is in exactly one group; each group keeps the order of `tensors`. `full_names` are those
     that the variables had in the program: Keras' optimizers number their variables, averages among them.
     """
-    place = {"tf1": _place_tf1, "places": _place_place}.get(naming, _place_object)
+    place = {"tf1": _place_tf1, "places": _place_place, "leaves": _place_leaf}.get(naming, _place_object)
     optimizers = {
         name.rpartition("/")[0]
         for name in tensors
@@ -143,6 +146,15 @@ def _place_object(name: str, tensor: np.ndarray, names: Collection[str], optimiz
     if name in _COUNTER_NAMES or _COUNTER_PARTS.intersection(parts):
         return "counters"
     return "variables"
+
+
+def _place_leaf(name: str, tensor: np.ndarray, names: Collection[str], optimizers: Collection[str]) -> str:
+    """Of a file that says nothing of its names, which may be those of TF1 too."""
+    group = _place_object(name, tensor, names, optimizers)
+    if group != "variables":
+        return group
+    group = _place_tf1(name, tensor, names, optimizers)
+    return "variables" if group == "counters" and tensor.ndim else group
 
 
 def _place_place(name: str, tensor: np.ndarray, names: Collection[str], optimizers: Collection[str]) -> str:

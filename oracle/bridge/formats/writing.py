@@ -100,6 +100,7 @@ def write_weight_file(
     path = Path(path)
     chosen = choose_format(path, weights.convention, format)
     _check_place(path, chosen, overwrite=overwrite)
+    layers = _choose_layers(weights, path) if chosen == "keras-h5" else {}
     kept, left_out = _choose_groups(weights, path, chosen, weights_only=weights_only)
     for group in GROUPS:
         for name, array in kept[group].items():
@@ -111,10 +112,31 @@ def write_weight_file(
         "tf1-checkpoint": lambda to: _write_bundle(_merge(kept), {}, to),
         "tf2-checkpoint": lambda to: _write_object_checkpoint(_merge(kept), weights, to),
         "keras-weights-h5": lambda to: write_keras_weights(_merge(kept), to),
-        "keras-h5": lambda to: write_keras_h5(kept["variables"], to),
+        "keras-h5": lambda to: write_keras_h5(kept["variables"], layers, to),
     }
     writers[chosen](path)
     return left_out
+
+
+def _choose_layers(weights: WeightFile, path: Path) -> dict[str, list[str]]:
+    """The layers of a legacy HDF5 file and their variables, in the model's own order.
+
+    Raises:
+        BridgeError: if the weights do not come with it. Two variables of one shape would change places.
+    """
+    layers = {
+        layer: [name for name in names if name in weights.variables]
+        for layer, names in weights.layers.items()
+    }
+    listed = [name for names in layers.values() for name in names]
+    if sorted(listed) != sorted(weights.variables):
+        raise BridgeError(
+            f"{path}: Keras loads a legacy .h5 by the order of the model's layers, not by name, and only "
+            f"another legacy .h5 says that order, which {weights.path} is not; give .weights.h5 or a TF2 "
+            "checkpoint, which are loaded by name, or write into the model itself with write_into "
+            "(docs/weights.md)"
+        )
+    return layers
 
 
 Kept = dict[str, Mapping[str, np.ndarray]]

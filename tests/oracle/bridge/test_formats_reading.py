@@ -253,3 +253,25 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(BridgeError, match="cannot be read"):
         read_weight_file(path)
+
+
+def test_what_tf1_s_training_adds_is_told_apart_in_anyone_s_safetensors(tmp_path: Path) -> None:
+    import safetensors.numpy
+
+    pair, scalar = np.ones(2, np.float32), np.ones((), np.float32)
+    arrays = {
+        "w": pair,
+        "w/Adam": pair,
+        "w/Adam_1": pair,
+        "w/ExponentialMovingAverage": pair,
+        "lone/Adam": pair,
+        "head/local_step": pair,
+        "beta1_power": scalar,
+        "step": scalar,
+    }
+    safetensors.numpy.save_file(arrays, tmp_path / "w.safetensors")
+    weights = read_weight_file(tmp_path / "w.safetensors")
+    assert set(weights.variables) == {"w", "lone/Adam", "head/local_step"}
+    assert set(weights.slots) == {"w/Adam", "w/Adam_1"}
+    assert set(weights.averages) == {"w/ExponentialMovingAverage"}
+    assert set(weights.counters) == {"beta1_power", "step"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -420,3 +421,11 @@ def test_a_damaged_archive_in_memory_is_what_the_fuzzer_makes() -> None:
     assert sum(same) < 8
     assert make_input("bundle", 5, 7) == make_input("bundle", 5, 7)
     assert zipfile.is_zipfile(io.BytesIO(find_samples("keras-archive")[0].files["keras.keras"]))
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="is empty"):
+        read_weight_file("")
+    os.mkfifo(tmp_path / "pipe")
+    assert "give a regular file" in refuse(tmp_path / "pipe")
+    assert "give a regular file" in refuse(Path("/dev/null"))

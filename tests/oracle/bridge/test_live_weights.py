@@ -9,6 +9,7 @@ import pytest
 
 from oracle.bridge.formats.live import name_variables, write_into
 from oracle.bridge.formats.reading import read_weight_file
+from oracle.bridge.recognition import recognise
 from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow
 
@@ -146,3 +147,78 @@ def test_a_keras_model(tmp_path: Path) -> None:
     write_into(target, read_weight_file(tmp_path / "m.ckpt"))
     for mine, theirs in zip(target.get_weights(), source.get_weights(), strict=True):
         assert np.array_equal(mine, theirs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the files of the recurrent model are saved, once."""
+    return tmp_path_factory.mktemp("recurrent") / "files"
+
+
+def make_recurrent(folder: Path) -> object:
+    """A compiled Keras model whose LSTM and GRU have random weights, and its files in every format."""
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    tf.keras.backend.clear_session()
+    inputs = tf.keras.Input((5,))
+    hidden = layers.LSTM(3, return_sequences=True)(layers.Embedding(7, 4)(inputs))
+    outputs = layers.Dense(2)(layers.Dense(2)(layers.Bidirectional(layers.GRU(2))(hidden)))
+    model = tf.keras.Model(inputs, outputs)
+    model.compile("adam", "mse")
+    model.train_on_batch(np.zeros((2, 5)), np.zeros((2, 2)))
+    rng = np.random.default_rng(7)
+    model.set_weights([rng.standard_normal(weight.shape).astype("f") for weight in model.weights])
+    if not folder.exists():
+        folder.mkdir()
+        model.save(folder / "sm")
+        for name in ("m.ckpt", "m.weights.h5"):
+            model.save_weights(folder / name)
+        model.save(folder / "m.keras")
+    return model
+
+
+@pytest.mark.tf
+def test_a_saved_model_has_the_names_of_a_checkpoint(folder: Path) -> None:
+    make_recurrent(folder)
+    saved = read_weight_file(folder / "sm").variables
+    checkpoint = read_weight_file(folder / "m.ckpt").variables
+    assert list(saved) == list(checkpoint)
+    assert all(np.array_equal(saved[name], array) for name, array in checkpoint.items())
+    parts = recognise({name: array.shape for name, array in saved.items()})
+    assert sorted(part.layout for part in parts if part.layout) == [
+        *["keras_dense"] * 2,
+        "keras_embedding",
+        *["keras_gru_cell"] * 2,
+        "keras_lstm_cell",
+    ]
+
+
+@pytest.mark.tf
+@pytest.mark.parametrize("name", ["sm", "m.ckpt", "m.weights.h5", "m.keras"])
+def test_every_file_of_keras_goes_into_its_model(name: str, folder: Path) -> None:
+    model = make_recurrent(folder)
+    expected = model.get_weights()
+    fresh = make_recurrent(folder)
+    fresh.set_weights([np.zeros_like(weight) for weight in expected])
+    step = int(fresh.optimizer.iterations)
+    write_into(fresh, read_weight_file(folder / name))
+    assert all(np.array_equal(*pair) for pair in zip(fresh.get_weights(), expected, strict=True))
+    assert int(fresh.optimizer.iterations) == step == 1
+
+
+@pytest.mark.tf
+def test_places_that_do_not_fit_change_nothing(folder: Path) -> None:
+    model = make_recurrent(folder)
+    before = model.get_weights()
+    arrays = {
+        name: np.ones_like(array) for name, array in read_weight_file(folder / "m.keras").variables.items()
+    }
+    arrays["layers/dense/vars/0"] = np.ones((2, 4), np.float32)
+    arrays["layers/dense_7/vars/0"] = arrays.pop("layers/dense_1/vars/0")
+    with pytest.raises(BridgeError) as error:
+        write_into(model, arrays)
+    assert "'layers/dense/vars/0' is [2, 4], the variable [4, 2]" in str(error.value)
+    assert "'layers/dense_7/vars/0' [2, 2] has no variable" in str(error.value)
+    assert "the variable 'layers/dense_1/vars/0' [2, 2] has no weight" in str(error.value)
+    assert all(np.array_equal(*pair) for pair in zip(model.get_weights(), before, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def test_convert_says_what_it_wrote_and_left_out(capsys: pytest.CaptureFixture[s
     target = tmp_path / "w.safetensors"
     assert convert(SAVER, target) == 0
     assert capsys.readouterr().out == f"{target}: safetensors, 6 variables from {SAVER}\n"
-    assert convert(SAVER, tmp_path / "w.h5", weights_only=True) == 0
+    assert convert(SAVER, tmp_path / "v.safetensors", weights_only=True) == 0
     out = capsys.readouterr().out
     assert "left out: 12 slots, such as 'decoder/rnn/basic_lstm_cell/bias/Adam'" in out
     assert "left out: 6 averages" in out
@@ -50,8 +51,10 @@ def test_convert_says_what_it_wrote_and_left_out(capsys: pytest.CaptureFixture[s
 
 
 def test_what_cannot_be_carried_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(BridgeError, match=r"12 slots.*6 averages.*3 counters.*--weights-only"):
-        convert(SAVER, tmp_path / "w.h5")
+    with pytest.raises(BridgeError, match=r"12 slots.*2 counters.*--weights-only"):
+        convert(SAVER, tmp_path / "w", format="tf2-checkpoint")
+    with pytest.raises(BridgeError, match="which are loaded by name"):
+        convert(SAVER, tmp_path / "w.h5", weights_only=True)
     mapping = tmp_path / "m.toml"
     mapping.write_text('[[site]]\npath = "x"\nlayout = "array"\nshape = [2]\nvariables = "x"\n')
     with pytest.raises(BridgeError, match="a mapping carries the model's variables only"):
@@ -86,7 +89,6 @@ def test_a_chain_through_every_format_ends_where_it_began(tmp_path: Path) -> Non
     for number, (ending, kind) in enumerate(
         (
             (".safetensors", None),
-            (".h5", None),
             ("", "tf2-checkpoint"),
             ("", "tf1-checkpoint"),
         )
@@ -106,3 +108,32 @@ def test_the_commands_import_no_framework() -> None:
         "assert not {'tensorflow', 'jax'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(SAVER)], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_slots_are_listed_by_number(capsys: pytest.CaptureFixture[str]) -> None:
+    inspect(GOLDEN / "tf215" / "objects.ckpt", verbose=True)
+    out = capsys.readouterr().out
+    numbers = [
+        int(number) for number in re.findall(r"training/_variables/(\d+) ", out.partition("\nslots")[2])
+    ]
+    assert len(numbers) > 10
+    slots, averages = numbers, []
+    if "\naverages" in out:
+        cut = out.partition("\nslots")[2].partition("\naverages")[0].count("training/_variables/")
+        slots, averages = numbers[:cut], numbers[cut:]
+    assert slots == sorted(slots)
+    assert averages == sorted(averages)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["inspect", ""], ["convert", "", "w.safetensors"], ["convert", "w", ""]]
+)
+def test_an_empty_path_is_not_the_current_folder(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from oracle.cli import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "the path is empty" in capsys.readouterr().err
