@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jax_models.keras_wrappers import copy_apart
+from oracle.bridge.mirror.originals import LIBRARIES
 from oracle.bridge.mirror.pieces import Child, Piece
 from oracle.bridge.mirror.refusals import refuse
 from oracle.frameworks import import_tensorflow
@@ -82,16 +83,21 @@ def mirror_container(obj: Any, context: Context) -> Piece:
         f"({', '.join(child.leaves for child in children) or 'it has none'}) in JAX, or say what it computes "
         f"in a function decorated with @oracle.mirrors({kind})"
     )
+    if not children and type(obj).__module__.partition(".")[0] in LIBRARIES:
+        refusal = (
+            f"{kind} is a class that the mirror does not know; say what it computes in a function decorated "
+            f"with @oracle.mirrors({kind})"
+        )
     composite = compose(tuple(children), variables)
     return Piece(composite, variables, children=tuple(children), kind=kind, refusal=refusal)
 
 
 def walk_attributes(obj: Any) -> Iterator[tuple[str, Any]]:
     """The attributes of an object that may hold parts, in order; items of collections as `layers/0`."""
-    held = vars(obj) if hasattr(obj, "__dict__") else {}
+    held, passed_over = vars(obj) if hasattr(obj, "__dict__") else {}, _baseline(_find_base(obj))
     for name, value in held.items():
         if (
-            name in _baseline()
+            name in passed_over
             or name in PASSED_OVER
             or name.startswith(("_self_", "_tf_", "_tf1_", "_keras"))
         ):
@@ -161,13 +167,21 @@ def _optimizers() -> tuple[type, ...]:
     return (keras.optimizers.Optimizer, *((legacy.Optimizer,) if legacy else ()))
 
 
+def _find_base(obj: Any) -> str:
+    keras = import_tensorflow().keras
+    if isinstance(obj, keras.Model):
+        return "model"
+    return "layer" if isinstance(obj, keras.layers.Layer) else "module"
+
+
 @functools.cache
-def _baseline() -> frozenset[str]:
-    """The attributes that every Keras layer, model and module has for itself."""
+def _baseline(base: str) -> frozenset[str]:
+    """The attributes that every Keras model, layer or module has for itself."""
     tensorflow = import_tensorflow()
-    names: set[str] = set()
+    if base == "module":
+        return frozenset(vars(tensorflow.Module()))
     # Named, or the automatic names of the user's next models would count these.
-    layer, model = tensorflow.keras.layers.Layer(name="bare"), tensorflow.keras.Model(name="bare")
-    for bare in (layer, model, tensorflow.Module()):
-        names |= set(vars(bare))
-    return frozenset(names)
+    keras = tensorflow.keras
+    bare = keras.Model(name="bare") if base == "model" else keras.layers.Layer(name="bare")
+    # A model of the user's own may call its parts so; those of Keras have symbols there, which are no parts.
+    return frozenset(vars(bare)) - {"inputs", "outputs"}

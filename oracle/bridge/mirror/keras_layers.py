@@ -15,6 +15,7 @@ from oracle.bridge.layout import Layout, whole
 from oracle.bridge.mirror.activations import read_activation
 from oracle.bridge.mirror.containers import compose
 from oracle.bridge.mirror.context import Context
+from oracle.bridge.mirror.keras_models import takes_training
 from oracle.bridge.mirror.pieces import Call, Piece
 from oracle.bridge.mirror.refusals import MirrorError, refuse_options
 from oracle.bridge.mirror.registry import known
@@ -47,6 +48,10 @@ def mirror_dense(layer: Any, context: Context) -> Piece:
 @known("keras.layers.Embedding")
 def mirror_embedding(layer: Any, context: Context) -> Piece:
     """`tf.keras.layers.Embedding`. Its mask, with `mask_zero`, is what `compute_mask(ids)` gives."""
+    # Older versions of Keras have no such option, and 2.15 has it under a private name.
+    one_hot = any(getattr(layer, name, False) for name in ("use_one_hot_matmul", "_use_one_hot_matmul"))
+    instead = "leave it out; the results of ids within the range are the same"
+    refuse_options(context.path, "Embedding", {"use_one_hot_matmul": (one_hot, False, instead)})
     options = {
         "input_dim": int(layer.input_dim),
         "output_dim": int(layer.output_dim),
@@ -169,7 +174,7 @@ def mirror_time_distributed(layer: Any, context: Context) -> Piece:
 
     def call(bound: Any, inputs: Any, training: bool | None = None) -> Any:
         assert inner.call is not None
-        options = {} if not training else {"training": training}
+        options = {"training": training} if training and takes_training(inner.call) else {}
         rows = inputs.reshape(-1, *inputs.shape[2:])
         outputs = inner.call(child.bind_from(bound), rows, **options)
         return outputs.reshape(*inputs.shape[:2], *outputs.shape[1:])

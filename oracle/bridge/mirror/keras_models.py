@@ -17,7 +17,7 @@ from oracle.bridge.mirror.containers import compose, name_leaf
 from oracle.bridge.mirror.context import Context
 from oracle.bridge.mirror.mirrored import to_jax
 from oracle.bridge.mirror.pieces import Call, Child, Piece
-from oracle.bridge.mirror.refusals import MirrorError
+from oracle.bridge.mirror.refusals import MirrorError, refuse
 from oracle.bridge.mirror.registry import known
 from oracle.frameworks import import_tensorflow
 
@@ -50,13 +50,24 @@ class Step:
 @known("keras.Sequential")
 def mirror_sequential(model: Any, context: Context) -> Piece:
     """`tf.keras.Sequential`: each layer is given what the one before gave."""
-    names = name_layers(model.layers)
-    children = tuple(
-        context.child(layer, name, leaves=name_leaf(name))
-        for layer, name in zip(model.layers, names, strict=True)
+    # A layer that stands twice is once in `layers`, but each time in the graph that Keras runs.
+    order = [node.layer for node in _sort_nodes(model)] if model._graph_initialized else list(model.layers)
+    layers = list({id(layer): layer for layer in order}.values())
+    if {id(layer) for layer in layers} != {id(layer) for layer in model.layers}:
+        refuse(
+            context.path,
+            f"the Sequential lists {', '.join(layer.name for layer in model.layers)} but runs "
+            f"{', '.join(layer.name for layer in order)}",
+            "make it anew with the layers that it is to have",
+        )
+    children = {
+        id(layer): context.child(layer, name, leaves=name_leaf(name))
+        for layer, name in zip(layers, name_layers(layers), strict=True)
+    }
+    steps = tuple(
+        Step(children[id(layer)], (Edge(number),), {}, (number + 1,)) for number, layer in enumerate(order)
     )
-    steps = tuple(Step(child, (Edge(number),), {}, (number + 1,)) for number, child in enumerate(children))
-    return _piece(children, steps, [0], Edge(len(steps)), options={"layers": [c.leaves for c in children]})
+    return _piece(tuple(children.values()), steps, [0], Edge(len(steps)))
 
 
 def mirror_functional(model: Any, context: Context) -> Piece:
@@ -75,12 +86,7 @@ def mirror_functional(model: Any, context: Context) -> Piece:
         )
 
     inputs = [number(tensor) for tensor in nest.flatten(model.inputs)]
-    nodes = [
-        node
-        for depth in sorted(model._nodes_by_depth, reverse=True)
-        for node in model._nodes_by_depth[depth]
-        if not node.is_input
-    ]
+    nodes = _sort_nodes(model)
     layers = list({id(node.layer): node.layer for node in nodes}.values())
     children = {
         id(layer): context.child(layer, name, leaves=name_leaf(name))
@@ -98,8 +104,19 @@ def mirror_functional(model: Any, context: Context) -> Piece:
             )
         )
     outputs = nest.map_structure(lambda x: Edge(number(x)), model._nested_outputs)
-    names = [child.leaves for child in children.values()]
-    return _piece(tuple(children.values()), tuple(steps), inputs, outputs, options={"layers": names})
+    nested = model._nested_inputs
+    names = sorted(nested) if isinstance(nested, Mapping) else list(model.input_names)
+    return _piece(tuple(children.values()), tuple(steps), inputs, outputs, names=names)
+
+
+def _sort_nodes(model: Any) -> list[Any]:
+    """The calls of layers in a model's graph, in the order in which Keras runs them."""
+    return [
+        node
+        for depth in sorted(model._nodes_by_depth, reverse=True)
+        for node in model._nodes_by_depth[depth]
+        if not node.is_input
+    ]
 
 
 def name_layers(layers: Sequence[Any]) -> list[str]:
@@ -129,10 +146,10 @@ def _piece(
     inputs: Sequence[int],
     outputs: Any,
     *,
-    options: Mapping[str, Any],
+    names: Sequence[str] = (),
 ) -> Piece:
     unknown = [step.child for step in steps if step.child.piece.call is None]
-    run = _run_graph(steps, inputs, outputs)
+    run = _run_graph(steps, inputs, outputs, names)
 
     def call(bound: Any, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return jax.tree.map(lambda v: v.array, run(bound, inputs, training, mask), is_leaf=_is_value)
@@ -147,7 +164,7 @@ def _piece(
     return Piece(
         compose(children, {}),
         children=children,
-        options=options,
+        options={"layers": [step.child.leaves for step in steps]},
         call=None if unknown else call,
         methods={} if unknown else {"compute_mask": mask},
         refusal=refusal,
@@ -156,9 +173,19 @@ def _piece(
     )
 
 
-def _run_graph(steps: Sequence[Step], inputs: Sequence[int], outputs: Any) -> Any:
+def _run_graph(steps: Sequence[Step], inputs: Sequence[int], outputs: Any, names: Sequence[str]) -> Any:
+    def by_name(given: Any, what: str) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        if set(given) != set(names):
+            raise MirrorError(
+                f"mirror: {what} are given by the names {', '.join(map(str, given))}, but the model's inputs "
+                f"are {', '.join(names) or 'not named'}; give each of them by its name, or a list"
+            )
+        return [given[name] for name in names]
+
     def run(bound: Any, given: Any, training: bool | None, mask: Any) -> Any:
-        arrays = list(given.values()) if isinstance(given, Mapping) else given
+        arrays, mask = by_name(given, "arrays"), by_name(mask, "masks")
         arrays = list(arrays) if isinstance(arrays, (list, tuple)) else [arrays]
         if len(arrays) != len(inputs):
             raise MirrorError(f"mirror: the model takes {len(inputs)} inputs, but was given {len(arrays)}")
@@ -194,12 +221,13 @@ def _take_step(step: Step, bound: Any, values: Mapping[int, Value], training: bo
         masks = None
     if piece.takes_mask and "mask" not in kwargs and masks is not None:
         kwargs["mask"] = masks
-    if training is not None and "training" not in kwargs and _takes_training(piece.call):
+    if training is not None and "training" not in kwargs and takes_training(piece.call):
         kwargs["training"] = training
     assert piece.call is not None
     arrays = _flatten(piece.call(module, *args, **kwargs))
     handed = None if piece.mask is None else piece.mask(module, args[0], kwargs.get("mask", masks))
-    handed = list(handed) if isinstance(handed, (list, tuple)) else [handed] * len(arrays)
+    # Keras gives the only mask of a layer to its first output.
+    handed = list(handed) if isinstance(handed, (list, tuple)) else [handed, *[None] * (len(arrays) - 1)]
     return [Value(array, mask) for array, mask in zip(arrays, handed, strict=True)]
 
 
@@ -223,7 +251,8 @@ def _any_given(masks: Any) -> bool:
     return masks is not None
 
 
-def _takes_training(call: Call | None) -> bool:
+def takes_training(call: Call | None) -> bool:
+    """Whether a piece's call has an argument `training`."""
     code = getattr(call, "__code__", None)
     return code is not None and "training" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
 

@@ -8,7 +8,7 @@ import jax_models.keras_layers as ours
 from oracle.bridge.mirror.activations import read_activation
 from oracle.bridge.mirror.context import Context
 from oracle.bridge.mirror.pieces import Call, Child, Piece, StateForm
-from oracle.bridge.mirror.refusals import refuse
+from oracle.bridge.mirror.refusals import MirrorError, refuse
 from oracle.bridge.mirror.registry import known
 from oracle.errors import BridgeError
 
@@ -57,7 +57,7 @@ def mirror_rnn(layer: Any, context: Context) -> Piece:
     """`tf.keras.layers.RNN`, over any cell that can be mirrored."""
     cell = context.cell(layer.cell, "cell")
     loop = _read_loop(layer, context)
-    return _piece(ours.RNN(cell=cell.piece.module, **loop), cell, loop)
+    return _piece(ours.RNN(cell=cell.piece.module, **loop), cell, loop, context.path)
 
 
 @known("keras.layers.Bidirectional")
@@ -81,8 +81,23 @@ def mirror_bidirectional(layer: Any, context: Context) -> Piece:
                 "zero_output_for_mask was changed after Bidirectional had set it to return_sequences",
                 "leave it as it is",
             )
+        for name in ("return_sequences", "return_state"):
+            if getattr(layer, name) != getattr(live, name):
+                refuse(
+                    f"{context.path}/{child.attribute}",
+                    f"its {name} is {getattr(live, name)}, but that of the Bidirectional around it is "
+                    f"{getattr(layer, name)}",
+                    "give it to the layer before Bidirectional is made",
+                )
         assert child.piece.state is not None
         forms.append(child.piece.state)
+    if layer.forward_layer.go_backwards == layer.backward_layer.go_backwards:
+        refuse(
+            context.path,
+            f"both of its layers have go_backwards={layer.forward_layer.go_backwards}, so both read in one "
+            "direction",
+            "leave go_backwards as Bidirectional sets it",
+        )
     ahead, behind = (child.piece.module for child in children)
     options = {"merge_mode": layer.merge_mode}
     module = ours.Bidirectional(ahead, behind, layer.merge_mode)  # pyright: ignore[reportArgumentType]
@@ -90,7 +105,7 @@ def mirror_bidirectional(layer: Any, context: Context) -> Piece:
         module,
         children=children,
         options=options,
-        call=_call_bidirectional(forms, returns_state=bool(layer.return_state)),
+        call=_call_bidirectional(forms, context.path, returns_state=bool(layer.return_state)),
         takes_mask=True,
         mask=_mask_bidirectional(layer, forms),
     )
@@ -105,7 +120,7 @@ def _mirror_layer(layer: Any, context: Context, make: Any, cell_class: type, **o
             "use tf.keras.layers.RNN around a cell of your own",
         )
     loop = _read_loop(layer, context)
-    return _piece(make(**loop, **cell.piece.options, **options), cell, loop)
+    return _piece(make(**loop, **cell.piece.options, **options), cell, loop, context.path)
 
 
 def _read_loop(layer: Any, context: Context) -> dict[str, Any]:
@@ -138,21 +153,21 @@ def _read_kernel(layer: Any, context: Context) -> dict[str, Any]:
     return {"dropout_every_step": fused and not cell.recurrent_dropout}
 
 
-def _piece(module: Any, cell: Child, loop: dict[str, Any]) -> Piece:
+def _piece(module: Any, cell: Child, loop: dict[str, Any], path: str) -> Piece:
     form = cell.piece.state
     assert form is not None
     return Piece(
         module,
         children=(cell,),
         options=loop,
-        call=_call_layer(form, returns_state=loop["return_state"]),
+        call=_call_layer(form, path, returns_state=loop["return_state"]),
         state=form,
         takes_mask=True,
         mask=_mask_layer(form, loop),
     )
 
 
-def _call_layer(form: StateForm, *, returns_state: bool) -> Call:
+def _call_layer(form: StateForm, path: str, *, returns_state: bool) -> Call:
     """`layer(inputs, mask, training, initial_state)` gives outputs, or [outputs, *states]."""
 
     def call(
@@ -166,7 +181,9 @@ def _call_layer(form: StateForm, *, returns_state: bool) -> Call:
     ) -> Any:
         inputs, initial_state = split_inputs(inputs, initial_state)
         _check_constants(constants)
-        result = bound(
+        result = _run(
+            bound,
+            path,
             inputs,
             mask=first_mask(mask),
             initial_state=None if initial_state is None else form.to_ours(initial_state),
@@ -181,7 +198,7 @@ def _call_layer(form: StateForm, *, returns_state: bool) -> Call:
     return call
 
 
-def _call_bidirectional(forms: list[StateForm], *, returns_state: bool) -> Call:
+def _call_bidirectional(forms: list[StateForm], path: str, *, returns_state: bool) -> Call:
     def call(
         bound: Any,
         inputs: Any,
@@ -200,8 +217,14 @@ def _call_bidirectional(forms: list[StateForm], *, returns_state: bool) -> Call:
                 form.to_ours(part)
                 for form, part in zip(forms, (initial_state[:half], initial_state[half:]), strict=True)
             )
-        result = bound(
-            inputs, mask=first_mask(mask), initial_state=states, training=bool(training), **dropout
+        result = _run(
+            bound,
+            path,
+            inputs,
+            mask=first_mask(mask),
+            initial_state=states,
+            training=bool(training),
+            **dropout,
         )
         merged, finals = result if returns_state else (result, ())
         outputs = list(merged) if isinstance(merged, tuple) else [merged]
@@ -210,6 +233,13 @@ def _call_bidirectional(forms: list[StateForm], *, returns_state: bool) -> Call:
         return outputs if len(outputs) > 1 else outputs[0]
 
     return call
+
+
+def _run(bound: Any, path: str, inputs: Any, **options: Any) -> Any:
+    try:
+        return bound(inputs, **options)
+    except ValueError as error:
+        raise MirrorError(f"mirror: {path}: {error}") from error
 
 
 def split_inputs(inputs: Any, initial_state: Any) -> tuple[Any, Any]:

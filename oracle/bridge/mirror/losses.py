@@ -77,6 +77,13 @@ LOSSES: dict[str, tuple[PointLoss, tuple[str, ...]]] = {
     "BinaryCrossentropy": (binary_crossentropy, ("from_logits", "label_smoothing")),
 }
 
+LOGITS_AFTER = {
+    "CategoricalCrossentropy": "softmax",
+    "SparseCategoricalCrossentropy": "softmax",
+    "BinaryCrossentropy": "sigmoid",
+}
+"""The activation whose logits a loss takes, if it is that of the layer before."""
+
 IGNORED = {"axis": -1, "ignore_class": None}
 """Options of the losses that can only have this value."""
 
@@ -111,17 +118,40 @@ def mirror_keras_loss(loss: Any, context: Context) -> Piece:
         y_pred: Any,
         sample_weight: Any = None,
         mask: Any = None,
-        after_softmax: bool = False,
+        after: str | None = None,
     ) -> Any:
-        """`after_softmax`: Keras takes the logits of a softmax layer, whatever `from_logits` says."""
+        """`after`: the activation that gave `y_pred`; Keras takes the logits of a softmax or sigmoid layer.
+
+        It does so whatever `from_logits` says, but not where it squeezes `y_pred`, which hides the layer.
+        """
         del bound
-        y_pred, chosen = jnp.asarray(y_pred), dict(options)
-        if after_softmax and "from_logits" in options and function is not binary_crossentropy:
-            y_pred, chosen["from_logits"] = jnp.log(y_pred), True
+        y_true, y_pred, squeezed = squeeze_ranks(jnp.asarray(y_true), jnp.asarray(y_pred))
+        chosen = dict(options)
+        if after is not None and not squeezed and after == LOGITS_AFTER.get(name):
+            y_pred, chosen["from_logits"] = take_logits(y_pred, after), True
         losses = function(y_true, y_pred, **chosen)
         return reduce_losses(losses, reduction, sample_weight=sample_weight, mask=mask)
 
     return Piece(Weightless(), options=options | {"reduction": reduction}, call=call)
+
+
+def squeeze_ranks(y_true: Any, y_pred: Any) -> tuple[Any, Any, bool]:
+    """Drop the last axis of the one with an axis more, if it has size one, and say whether of `y_pred`.
+
+    Source: `keras.utils.losses_utils.squeeze_or_expand_dimensions`.
+    """
+    if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
+        return y_true, y_pred[..., 0], True
+    if y_true.ndim == y_pred.ndim + 1 and y_true.shape[-1] == 1:
+        return y_true[..., 0], y_pred, False
+    return y_true, y_pred, False
+
+
+def take_logits(probabilities: Any, activation: str) -> Any:
+    """The logits of which `activation` made these; for "softmax" up to a constant."""
+    if activation == "softmax":
+        return jnp.log(probabilities)
+    return jnp.log(probabilities) - jnp.log1p(-probabilities)
 
 
 def reduce_losses(losses: Any, reduction: str, *, sample_weight: Any = None, mask: Any = None) -> Any:

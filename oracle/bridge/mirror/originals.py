@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from typing import Any
 
 from oracle.bridge.mirror.refusals import MirrorError
@@ -62,6 +63,14 @@ DECISIVE = (
 
 LIBRARIES = ("keras", "tf_keras", "tensorflow", "tensorflow_addons")
 
+ACCEPTED = (*LIBRARIES, "builtins", "abc", "typing", "typeguard", "functools")
+"""Where the methods of a library's class, and what is wrapped around them, may be from."""
+
+PARTIAL = (functools.partial, functools.partialmethod, types.MethodType)
+"""A function with arguments filled in: no class of the libraries has one for a method."""
+
+SLOTS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+
 
 def check_original(obj: Any, known: type, path: str, *, library: bool = True) -> None:
     """Check that `obj` computes what `known` does, and if that is a library's class, what the library says.
@@ -98,12 +107,13 @@ def _check_unpatched(cls: type, name: str, value: Any, path: str) -> None:
         value = value.fget
     if isinstance(value, functools.cached_property):
         value = value.func
-    if not callable(value) or inspect.isclass(value) or inspect.isbuiltin(value):
+    described = hasattr(type(value), "__get__") and not inspect.isdatadescriptor(value)
+    if not (callable(value) or described) or inspect.isclass(value) or inspect.isbuiltin(value):
         return
-    module = getattr(inspect.unwrap(value), "__module__", None) or ""
+    module = _find_origin(value)
     if not inspect.isfunction(value):
         # Operators of the interpreter, such as object's own slots, have no module of ours or theirs.
-        if inspect.ismethoddescriptor(value) or type(value).__module__.partition(".")[0] in LIBRARIES:
+        if isinstance(value, SLOTS) or type(value).__module__.partition(".")[0] in LIBRARIES:
             return
         module = type(value).__module__
     owner = getattr(inspect.unwrap(value), "__qualname__", "").rpartition(".")[0]
@@ -112,9 +122,24 @@ def _check_unpatched(cls: type, name: str, value: Any, path: str) -> None:
             f"mirror: {path}: {cls.__name__}.{name} was replaced by {owner}.{name}, so it computes something "
             "else; undo the patch, or register the class with @oracle.mirrors"
         )
-    if module.partition(".")[0] in (*LIBRARIES, "builtins", "abc", "typing", "typeguard", "functools"):
+    if module.partition(".")[0] in ACCEPTED and not isinstance(value, PARTIAL):
         return
     raise MirrorError(
         f"mirror: {path}: {cls.__name__}.{name} was replaced by a function of {module or 'unknown origin'}, "
         f"so what it computes is not known; undo the patch, or register the class with @oracle.mirrors"
     )
+
+
+def _find_origin(value: Any) -> str:
+    """The module of a function, and if one of those wrapped around it is not a library's, that one's.
+
+    `functools.wraps` copies the name and `__module__` of what it wraps, but the globals stay the wrapper's.
+    """
+    while True:
+        module = str(
+            getattr(value, "__globals__", {}).get("__name__") or getattr(value, "__module__", "") or ""
+        )
+        inner = getattr(value, "__wrapped__", None)
+        if inner is None or module.partition(".")[0] not in ACCEPTED:
+            return module
+        value = inner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.mirrored import Mirror, flatten, nest
-from oracle.bridge.mirror.run_port_side import PortRun, input_names
+from oracle.bridge.mirror.run_port_side import PortRun, input_names, name_frozen
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import installed_version, precise_jax
 from oracle.live_port import LivePort, split_outputs
@@ -67,7 +68,8 @@ def _record(
     except OracleError:
         raise
     except Exception as error:
-        raise UsageError(f"{port.name}: the reference raised {type(error).__name__}: {error}") from error
+        said = describe_error(error, port.reference)
+        raise UsageError(f"{port.name}: the reference raised {said}") from error
     (loss, outputs), gradients = jax.device_get(computed)
     tensors: dict[str, np.ndarray | None] = {f"output/{name}": np.asarray(o) for name, o in outputs.items()}
     tensors["loss"] = np.asarray(loss)
@@ -89,7 +91,7 @@ def _record(
         seed=there.seed,
         weights=there.weights,
         data=there.data,
-        flags={"matmul_precision": "highest"},
+        flags={"matmul_precision": "highest"} | name_frozen(run.mirror),
     )
     return Record(run.mirror.spec, origin, tensors)
 
@@ -103,15 +105,14 @@ def make_reference(port: LivePort, mirrored: Mirror) -> Reference:
     ((name, model),) = port.models.items()
     loss = mirror(port.loss)
     inputs = input_names(model, port.batch)
-    last = last_part(mirrored.spec.root.parts[name])
-    after_softmax = last.options.get("activation") == "softmax" or last.kind == "keras.layers.Softmax"
+    after = find_activation(last_part(mirrored.spec.root.parts[name]))
 
     def reference(mirrored: Mirror, params: Any, batch: Mapping[str, Any]) -> Any:
         part = mirrored.children[name]
         given = [batch[key] for key in inputs]
         arguments = given if len(given) > 1 else given[0]
         outputs = part.apply(arguments, params=params[name])
-        options: dict[str, Any] = {"after_softmax": True} if after_softmax else {}
+        options: dict[str, Any] = {} if after is None else {"after": after}
         if hasattr(part, "compute_mask"):
             mask = part.compute_mask(arguments, params=params[name])
             options |= {} if mask is None else {"mask": mask}
@@ -123,8 +124,33 @@ def make_reference(port: LivePort, mirrored: Mirror) -> Reference:
 def last_part(part: Any) -> Any:
     """The layer that gives a model's output, as far as the spec tells."""
     while part.kind in ("keras.Sequential", "keras.Model") and part.parts:
-        part = list(part.parts.values())[-1]
+        part = part.parts[part.options["layers"][-1]]
     return part
+
+
+def find_activation(part: Any) -> str | None:
+    """The activation by which a layer ends, if Keras' losses look for it."""
+    if part.kind == "keras.layers.Softmax":
+        return "softmax"
+    ends = part.kind in ("keras.layers.Dense", "keras.layers.Activation")
+    return part.options.get("activation") if ends else None
+
+
+def describe_error(error: Exception, function: Any) -> str:
+    """What was raised, where in the file of `function`, and for a missing key what there is instead."""
+    said = f"{type(error).__name__}: {error}"
+    source = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [(frame, line) for frame, line in frames if frame.f_code.co_filename == source]
+    if not own:
+        return said
+    frame, line = own[-1]
+    said += f" ({source}, line {line})"
+    if not isinstance(error, KeyError) or frame is not frames[-1][0]:
+        return said
+    held = {name: value for name, value in frame.f_locals.items() if isinstance(value, Mapping)}
+    known = [f"{name} has {', '.join(map(str, value))}" for name, value in held.items()]
+    return "; ".join([said, *known])
 
 
 def jitter_arrays(

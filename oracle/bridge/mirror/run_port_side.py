@@ -111,7 +111,7 @@ def run_port_side(port: LivePort, *, dtype: str, mode: str, seed: int) -> PortRu
         seed=seed,
         weights="the model's own" if port.weights == "own" else f"random, seed {seed}",
         data=port.name,
-        flags={"tf32": "off"},
+        flags={"tf32": "off"} | name_frozen(mirrored),
     )
     variables = {f"gradient/{leaf}": names for leaf, names in mirrored.variables.items()}
     return PortRun(Record(mirrored.spec, origin, computed, variables, failure), mirrored, weights, batch)
@@ -126,6 +126,12 @@ def draw_weights(mirrored: Mirror, seed: int) -> dict[str, Any]:
         spread = matrix if old.ndim > 1 else 0.5
         drawn[leaf] = (spread * generator.standard_normal(old.shape)).astype(old.dtype)
     return nest(drawn)
+
+
+def name_frozen(mirrored: Mirror) -> dict[str, str]:
+    """The flag of a record that names the leaves that are not trained, whose gradients no one compares."""
+    frozen = mirrored.spec.frozen
+    return {"frozen": ", ".join(frozen)} if frozen else {}
 
 
 def digest_live(weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> str:
@@ -222,7 +228,7 @@ def _mirror_what_there_is(port: LivePort, failure: Failure | None) -> Mirror:
     except OracleError as error:
         said = "" if failure is None else f"{failure.type}: {failure.message}"
         raise UsageError(
-            f"{port.name}: the loss raised {said}, before the model had made its weights ({error})"
+            f"{port.name}: the loss raised {said}, before the model had made its weights"
         ) from error
 
 

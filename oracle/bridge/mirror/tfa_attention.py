@@ -225,10 +225,28 @@ def _read_monotonic(mechanism: Any, context: Context) -> dict[str, Any]:
 def _is_wrapping(mechanism: Any, default: Any) -> bool:
     """Whether what the mechanism calls is the default, bare or under the mask of the last memory."""
     called = mechanism.probability_fn
-    masked = "AttentionMechanism.setup_memory.<locals>._mask_probability_fn"
     return called is default or (
-        _is_made_by_tfa(called, masked) and _closure(called).get("unwrapped_probability_fn") is default
+        _is_mask_of_tfa(called) and _closure(called).get("unwrapped_probability_fn") is default
     )
+
+
+def _is_mask_of_tfa(function: Any) -> bool:
+    """Whether `setup_memory` made this function, as it is written or as AutoGraph rewrote it.
+
+    AutoGraph runs a copy of `setup_memory` in the globals of tfa, under the name `tf__setup_memory`.
+    """
+    parts = getattr(function, "__qualname__", "").split(".")
+    plain = parts == ["AttentionMechanism", "setup_memory", "<locals>", "_mask_probability_fn"]
+    rewritten = (
+        parts[0] == "outer_factory"
+        and "tf__setup_memory" in parts
+        and parts[-1] == "_mask_probability_fn"
+        and _closure(function).get("ag__") is not None
+    )
+    if not inspect.isfunction(function) or not (plain or rewritten):
+        return False
+    origin = function.__module__ or ""
+    return origin == "tensorflow_addons.seq2seq.attention_wrapper"
 
 
 def _refuse_probability(context: Context) -> Any:
