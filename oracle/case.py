@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -23,6 +23,15 @@ from oracle.spec import Spec
 from oracle.storage import digest_arrays, read_arrays, write_arrays
 
 FORMAT = 1
+
+
+Dtype = Literal["float64", "float32"]
+
+_DTYPES: dict[str, tuple[Dtype, ...]] = {
+    "f64": ("float64",),
+    "f32": ("float32",),
+    "both": ("float64", "float32"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,17 @@ def weight_shapes(spec: Spec) -> dict[str, tuple[int, ...]]:
 def digest_case(case: Case) -> str:
     """What tells one case's weights and batch from another's: 32 hexadecimal digits."""
     return digest_arrays({}, _flatten(case))
+
+
+def choose_dtypes(precision: str) -> tuple[Dtype, ...]:
+    """The dtypes of a precision by name: `f64`, `f32`, or `both`.
+
+    Raises:
+        UsageError: if there is none of that name.
+    """
+    if precision not in _DTYPES:
+        raise UsageError(f"no precision {precision!r}; choose from {', '.join(_DTYPES)}")
+    return _DTYPES[precision]
 
 
 def cast_case(case: Case, dtype: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

@@ -16,7 +16,7 @@ from oracle.batch import series_batch, text_batch
 from oracle.bridge.checkpoints import Checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
-from oracle.case import Case, check_seed, jitter_case, random_weights
+from oracle.case import Case, check_seed, choose_dtypes, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.record import Record
@@ -28,8 +28,6 @@ from oracle.tolerance import FLOAT32_RUNS
 from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
-
-_DTYPES = {"f64": ("float64",), "f32": ("float32",), "both": ("float64", "float32")}
 
 RANDOM_WEIGHTS = "random"
 """What is given for a checkpoint's path to draw the weights instead."""
@@ -79,7 +77,7 @@ def check(
     ports: list[tuple[Choice, Case, str, Future[Record]]] = []
     for choice, mode in chosen:
         case = cases.make(choice.variant)
-        for dtype in _DTYPES[request.precision]:
+        for dtype in choose_dtypes(request.precision):
             port = runner.run("tf", case, model=choice.name, mode=mode, dtype=dtype)
             ports.append((choice, case, dtype, port))
         if id(case) not in oracles:
@@ -116,8 +114,7 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
     Raises:
         UsageError: if a name is unknown, a port cannot run in the mode, or a number is out of range.
     """
-    if request.precision not in _DTYPES:
-        raise UsageError(f"no precision {request.precision!r}; choose from {', '.join(_DTYPES)}")
+    choose_dtypes(request.precision)
     if request.mode is not None and request.mode not in zoo.MODES:
         raise UsageError(f"no mode {request.mode!r}; choose from {', '.join(zoo.MODES)}")
     if request.batch_size < 1:

@@ -22,7 +22,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from oracle.case import check_seed
+from oracle.case import Dtype, check_seed, choose_dtypes
 from oracle.compare import Comparison, compare_records
 from oracle.errors import CaseError, UsageError
 from oracle.frameworks import import_tensorflow
@@ -31,8 +31,6 @@ from oracle.tolerance import FLOAT32_RUNS
 
 MODES = ("eager", "function", "xla")
 """How TensorFlow can run a live port."""
-
-Dtype = Literal["float64", "float32"]
 
 
 @dataclass(frozen=True)
@@ -159,15 +157,9 @@ def check_live(
     """
     check_seed(seed)
     record = record or record_live
-    dtypes: dict[str, tuple[Dtype, ...]] = {
-        "f64": ("float64",),
-        "f32": ("float32",),
-        "both": ("float64", "float32"),
-    }
-    if precision not in dtypes:
-        raise UsageError(f"no precision {precision!r}; choose from {', '.join(dtypes)}")
+    dtypes = choose_dtypes(precision)
     for target in targets:
-        for dtype in dtypes[precision]:
+        for dtype in dtypes:
             comparison = record(target, dtype=dtype, mode=mode, seed=seed).compare()
             on_done(f"{target} in {dtype}")
             yield comparison

@@ -18,6 +18,7 @@ from oracle.bridge.mirror.pieces import Piece
 from oracle.bridge.mirror.refusals import MirrorError
 from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
 from oracle.errors import BridgeError
+from oracle.steps.leaves import nest_leaves
 
 
 class Mirror:
@@ -72,7 +73,7 @@ class Mirror:
             _values=held,
             spec=spec,
             module=piece.module,
-            params=nest(leaves),
+            params=nest_leaves(leaves),
             variables=MappingProxyType(holders),
             tensors=MappingProxyType(dict(homes.variables)),
             notes=tuple(note for _, _, part in piece.walk() for note in part.notes),
@@ -145,7 +146,7 @@ class Mirror:
         Raises:
             MirrorError: if a leaf is missing, or there is one too many.
         """
-        return to_jax(nest(self._homes.expand(flatten(params))))
+        return to_jax(nest_leaves(self._homes.expand(flatten(params))))
 
     def gradients_to_leaves(self, gradients: Any) -> dict[str, np.ndarray | None]:
         """Carry TensorFlow's gradients to the leaves, by path. None stays None; sparse ones are summed.
@@ -241,20 +242,8 @@ def describe_part(piece: Piece) -> MirroredPart:
     )
 
 
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Leaves by path as nested dictionaries."""
-    tree: dict[str, Any] = {}
-    for path, leaf in leaves.items():
-        *parents, name = path.split("/")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    return tree
-
-
 def flatten(params: Any, path: str = "") -> dict[str, Any]:
-    """Nested dictionaries as leaves by path: the inverse of `nest`."""
+    """Nested dictionaries as leaves by path: the inverse of `nest_leaves`."""
     if not isinstance(params, Mapping):
         raise MirrorError(f"mirror: params are nested dictionaries of arrays, not a {type(params).__name__}")
     leaves: dict[str, Any] = {}

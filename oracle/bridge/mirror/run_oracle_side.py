@@ -11,12 +11,13 @@ import jax
 import numpy as np
 
 from oracle.bridge.mirror import mirror
-from oracle.bridge.mirror.mirrored import Mirror, flatten, nest
+from oracle.bridge.mirror.mirrored import Mirror, flatten
 from oracle.bridge.mirror.run_port_side import PortRun, input_names, name_frozen
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import installed_version, precise_jax
 from oracle.live_port import LivePort, split_outputs
 from oracle.record import Origin, Record
+from oracle.steps.leaves import nest_leaves
 
 Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
 
@@ -55,7 +56,7 @@ def _record(
 ) -> Record:
     weights, batch = jitter_arrays(run.weights, run.batch, jitter)
     floats = {name: a.astype(dtype) for name, a in batch.items() if a.dtype.kind == "f"}
-    params = nest({leaf: array.astype(dtype) for leaf, array in weights.items()})
+    params = nest_leaves({leaf: array.astype(dtype) for leaf, array in weights.items()})
     try:
         try:
             mode = next(iter(modes))

@@ -13,12 +13,13 @@ import numpy as np
 
 from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.coverage import find_unheld
-from oracle.bridge.mirror.mirrored import Mirror, flatten, nest
+from oracle.bridge.mirror.mirrored import Mirror, flatten
 from oracle.bridge.mirror.refusals import MirrorError
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import import_tensorflow, installed_version
 from oracle.live_port import LivePort, split_outputs
 from oracle.record import Failure, Origin, Record
+from oracle.steps.leaves import nest_leaves
 from oracle.storage import digest_arrays
 
 PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy")
@@ -125,7 +126,7 @@ def draw_weights(mirrored: Mirror, seed: int) -> dict[str, Any]:
         matrix = 1.0 if leaf.endswith("embedding") else float(max(old.shape[:1] or (1,))) ** -0.5
         spread = matrix if old.ndim > 1 else 0.5
         drawn[leaf] = (spread * generator.standard_normal(old.shape)).astype(old.dtype)
-    return nest(drawn)
+    return nest_leaves(drawn)
 
 
 def name_frozen(mirrored: Mirror) -> dict[str, str]:

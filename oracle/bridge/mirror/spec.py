@@ -79,20 +79,3 @@ class MirrorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="m
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of the leaves that the port trains, by path."""
         return {leaf: shape for leaf, shape in self.leaf_shapes().items() if leaf not in self.frozen}
-
-
-def encode_mirror(spec: MirrorSpec) -> dict[str, object]:
-    """Give the spec as plain JSON values."""
-    return msgspec.to_builtins(spec)
-
-
-def decode_mirror(values: object) -> MirrorSpec:
-    """Read a spec from plain JSON values.
-
-    Raises:
-        SpecError: if a field is unknown, missing, of the wrong type, or contradicts another.
-    """
-    try:
-        return msgspec.convert(values, MirrorSpec)
-    except msgspec.ValidationError as error:
-        raise SpecError(f"spec: {error}") from error

@@ -8,16 +8,17 @@ import pytest
 
 from oracle.bridge.mirror import MirrorError, mirror, mirrors, registry
 from oracle.bridge.mirror.gradients import densify
-from oracle.bridge.mirror.spec import decode_mirror, encode_mirror
 from oracle.errors import BridgeError, SpecError
 from oracle.frameworks import precise_jax
+from oracle.spec import decode, encode
+from oracle.steps.leaves import nest_leaves
 
 pytestmark = [pytest.mark.tf, pytest.mark.jax, pytest.mark.filterwarnings("ignore")]
 
 jax = pytest.importorskip("jax")
 jnp = jax.numpy
 mirrored_module = pytest.importorskip("oracle.bridge.mirror.mirrored")
-flatten, nest = mirrored_module.flatten, mirrored_module.nest
+flatten, nest = mirrored_module.flatten, nest_leaves
 side = pytest.importorskip("tests.parity.tensorflow_side")
 tf, tfa = side.tf, side.tfa
 L = tf.keras.layers
@@ -40,15 +41,15 @@ def pair():
 def test_spec_round_trip(pair):
     """The spec is plain JSON, read strictly, and says where each part is in the live model."""
     spec = mirror(encoder=pair[0], decoder=pair[1]).spec
-    text = msgspec.json.encode(encode_mirror(spec))
-    assert decode_mirror(msgspec.json.decode(text)) == spec
-    assert hash(decode_mirror(msgspec.json.decode(text))) == hash(spec)
+    text = msgspec.json.encode(encode(spec))
+    assert decode(msgspec.json.decode(text)) == spec
+    assert hash(decode(msgspec.json.decode(text))) == hash(spec)
     lstm = spec.root.parts["encoder"].parts["lstm"]
     assert (lstm.kind, lstm.options["return_sequences"]) == ("keras.layers.LSTM", False)
     assert lstm.parts["cell"].leaves["kernel"] == (4, 24)
     for broken in ({"unknown": 1}, {"ties": {"a": "b"}}, {"frozen": ["a"]}, {"root": 3}):
         with pytest.raises(SpecError):
-            decode_mirror(encode_mirror(spec) | broken)
+            decode(encode(spec) | broken)
 
 
 def test_shared_layer_is_one_leaf(pair):
