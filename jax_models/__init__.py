@@ -8,5 +8,8 @@ the public names under the names they have in TensorFlow:
 - `jax_models.keras_layers`: `tf.keras.layers`
 - `jax_models.tfa_cells`: `tfa.rnn`
 
+`jax_models.optimizers` has TensorFlow's optimizers and schedules as `optax.GradientTransformation`s, by
+namespace.
+
 `jax_models.quirks` lists the faults of TensorFlow's that are the default here, each with its switch.
 """
