@@ -140,7 +140,8 @@ def digest_arrays(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(array.tobytes())
+        # As bytes without a copy, where the array is contiguous.
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return digest.hexdigest()
 
 

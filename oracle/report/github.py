@@ -12,6 +12,7 @@ from oracle.report.verdict import (
     name_port,
     state_tolerance,
     state_verdict,
+    state_witness,
     summarise,
 )
 
@@ -26,9 +27,10 @@ def render_annotations(comparisons: Sequence[Comparison]) -> str:
     lines = []
     for comparison in comparisons:
         if not comparison.matches:
-            details = [state_verdict(comparison), *map(explain_row, comparison.findings)]
-            title = _escape_property(f"gradients of {name_port(comparison)}")
-            lines.append(f"::error title={title}::{_escape_data(chr(10).join(details))}\n")
+            details = [state_verdict(comparison), *state_witness(comparison)]
+            details += map(explain_row, comparison.findings)
+            title = escape_property(f"gradients of {name_port(comparison)}")
+            lines.append(f"::error title={title}::{escape_data(chr(10).join(details))}\n")
     return "".join(lines)
 
 
@@ -40,6 +42,8 @@ def render_summary(comparisons: Sequence[Comparison]) -> str:
         lines += [
             f"{mark} **{name_port(comparison)}**: {_escape_cell(state_verdict(comparison))}; "
             f"{state_tolerance(comparison)}",
+            "",
+            *[f"{_escape_cell(said)}  " for said in state_witness(comparison)],
             "",
             "<details><summary>every tensor</summary>",
             "",
@@ -70,9 +74,11 @@ def _escape_cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _escape_data(text: str) -> str:
+def escape_data(text: str) -> str:
+    """A workflow command's message, as the runner reads it."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
-def _escape_property(text: str) -> str:
-    return _escape_data(text).replace(":", "%3A").replace(",", "%2C")
+def escape_property(text: str) -> str:
+    """A property of a workflow command, as the runner reads it."""
+    return escape_data(text).replace(":", "%3A").replace(",", "%2C")

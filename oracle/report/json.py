@@ -22,7 +22,7 @@ def render_json(comparisons: Sequence[Comparison]) -> str:
         "matches": bool(comparisons) and all(comparison.matches for comparison in comparisons),
         "comparisons": [_describe(comparison) for comparison in comparisons],
     }
-    return json.dumps(_finite(report), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(report), indent=2, allow_nan=False) + "\n"
 
 
 def _describe(comparison: Comparison) -> dict[str, Any]:
@@ -35,11 +35,12 @@ def _describe(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A structure with None for every number that JSON cannot hold."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and value - value != 0:
         return None
     return value

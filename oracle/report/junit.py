@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from oracle.compare import Comparison
-from oracle.report.verdict import explain_row, name_port, state_tolerance, state_verdict
+from oracle.report.verdict import explain_row, name_port, state_tolerance, state_verdict, state_witness
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -33,17 +33,19 @@ def _add_suite(root: ElementTree.Element, comparison: Comparison) -> None:
     )
     if not comparison.rows:
         test = ElementTree.SubElement(suite, "testcase", classname=name, name="port")
-        error = ElementTree.SubElement(test, "error", message=_clean(state_verdict(comparison)))
+        error = ElementTree.SubElement(test, "error", message=clean(state_verdict(comparison)))
         if comparison.failure is not None:
-            error.text = _clean(comparison.failure.traceback)
+            error.text = clean(comparison.failure.traceback)
+    if said := state_witness(comparison):
+        ElementTree.SubElement(suite, "system-out").text = clean("\n".join(said))
     for row in comparison.rows:
         test = ElementTree.SubElement(suite, "testcase", classname=name, name=row.name)
         if row.status != "match":
             failure = ElementTree.SubElement(test, "failure", type=row.status)
-            failure.set("message", _clean(explain_row(row)))
+            failure.set("message", clean(explain_row(row)))
             failure.text = state_tolerance(comparison)
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """Leave out the control characters that XML cannot hold."""
     return _NOT_XML.sub("", text)

@@ -233,3 +233,51 @@ def test_links_and_pipes_stay_what_they_are(tmp_path: Path, kind: str) -> None:
         reader.join(timeout=10)
         assert read == [b"new"]
         assert path.is_fifo()
+
+
+def test_records_of_format_1_are_read_and_written_as_format_2(tmp_path: Path) -> None:
+    records = sorted((Path(__file__).parents[1] / "golden" / "records").glob("*.record.safetensors"))
+    assert len(records) == 5
+    for old in records:
+        with safetensors.safe_open(old, "numpy") as file:
+            assert json.loads(file.metadata()[METADATA_KEY])["format"] == 1
+        read = read_record(old)
+        assert (read.naming, dict(read.weights), dict(read.sparse), read.frozen) == ("leaf", {}, {}, ())
+        write_record(read, tmp_path / "new")
+        again = read_record(tmp_path / "new")
+        assert (again.spec, again.origin, again.variables) == (read.spec, read.origin, read.variables)
+        assert list(again.tensors) == list(read.tensors)
+        for name, tensor in read.tensors.items():
+            np.testing.assert_array_equal(again.tensors[name], tensor)
+
+
+def test_sparse_gradients_keep_their_repeated_rows(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from oracle.slices import Slices
+
+    slices = Slices(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([2, 2]), (4, 2))
+    name = "gradient/decoder/cell/kernel"
+    record = make_record()
+    record = replace(record, tensors={**record.tensors, name: slices.densify()}, sparse={name: slices})
+    write_record(record, tmp_path / "r")
+    read = read_record(tmp_path / "r")
+    assert read.sparse[name].indices.tolist() == [2, 2]
+    assert read.sparse[name].values.tolist() == [[1, 2], [3, 4]]
+    assert read.tensors[name].tolist() == [[0, 0], [0, 0], [4, 6], [0, 0]]
+    for values, indices, shape in (
+        (np.ones((2, 2)), np.array([0, 4]), (4, 2)),
+        (np.ones((2, 2)), np.array([0, -1]), (4, 2)),
+        (np.ones((2, 3)), np.array([0, 1]), (4, 2)),
+        (np.ones((2, 2)), np.array([0.0, 1.0]), (4, 2)),
+    ):
+        with pytest.raises(RecordError, match="are no gradient of shape"):
+            Slices(values, indices, shape)
+
+
+def test_weights_that_are_not_the_origins_are_not_written(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    with pytest.raises(RecordError, match="not those that its origin names"):
+        write_record(replace(make_record(), weights={"a": np.ones(2)}), tmp_path / "r")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,238 @@
+"""A record verified where there is JAX and no TensorFlow: the oracle runs on what the record was computed on.
+
+The oracle is the Flax model of the record's spec, or a JAX function of the person's own,
+`loss(params, batch)`. Either way it is the truth in float64, and in float32 the yardstick, as in every
+comparison (`oracle.tolerance`).
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
+from oracle.bridge.sites import Site
+from oracle.compare import Comparison, compare_records
+from oracle.errors import RecordError, UsageError
+from oracle.frameworks import import_jax, installed_version, precise_jax
+from oracle.pair import Pair, compare_assumed
+from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
+from oracle.record import Origin, Record
+from oracle.spec import AttentionNMT, Spec
+from oracle.steps.leaves import nest_leaves
+from oracle.tolerance import FLOAT32_RUNS
+from oracle.user_code import load_object
+
+Arrays = Mapping[str, np.ndarray]
+
+Compute = Callable[[Arrays, Arrays], dict[str, np.ndarray | None]]
+"""What the oracle computes of leaves and a batch: tensors by the names that a record has."""
+
+
+def verify_record(
+    record: Record,
+    *,
+    spec: Spec | None = None,
+    sites: Sequence[Site] | None = None,
+    module: str | Callable[..., Any] | None = None,
+    tolerance: float | None = None,
+) -> Comparison | Pair:
+    """Verify a port's record: run the oracle on the record's own weights and batch, and compare.
+
+    Args:
+        record: the port's, with weights and batch.
+        spec: the model, if the record does not say it or it cannot be inferred.
+        sites: a mapping of the record's variables to leaves.
+        module: the person's own loss in JAX instead of the oracle's model, or where it is:
+            `loss(params, batch)` gives the scalar, or the pair of it and of outputs by name. `params` are
+            nested by the paths of leaves; of a record of variables without a mapping, the arrays by their
+            names.
+        tolerance: of a record in half or mixed precision, what to allow, as a part of a tensor's largest
+            element, instead of what is assumed.
+
+    Returns:
+        The comparison, as of any port. A record in half or mixed precision has no yardstick: it is held to
+        the oracle as one record to another, by a bound that is assumed.
+
+    Raises:
+        RecordError: if the record is the oracle's, lacks weights or batch, or cannot be rebuilt.
+        BridgeError: if its variables are not those of the spec or the mapping.
+        CaseError: if its batch does not fit the spec.
+        UsageError: if the module cannot be used, or a tolerance is given that is measured.
+        MissingPackageError: if JAX or Flax is not installed.
+    """
+    if record.origin.side != "port":
+        raise RecordError("verify: this is the oracle's record; give a port's")
+    if record.failure is not None:
+        return Comparison(record.origin, _describe_oracle(record, "float64"), (), record.failure)
+    is_measured = record.origin.dtype in ("float64", "float32")
+    if tolerance is not None and is_measured:
+        raise UsageError(
+            f"verify: what a {record.origin.dtype} record may err is measured; leave out the tolerance, "
+            "which is for half and mixed precision"
+        )
+    import_jax()
+    if module is not None:
+        rebuilt, compute = _prepare_module(record, sites, module)
+    else:
+        rebuilt = rebuild(record, spec=spec, sites=sites)
+        compute = _prepare_model(rebuilt.spec)
+    return _hold(rebuilt, compute, tolerance)
+
+
+def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Comparison | Pair:
+    """Run the oracle and compare the port's record with it."""
+    port = rebuilt.port
+    truth = _run(rebuilt, compute, "float64")
+    unknown = [name for name in port.tensors if name not in truth.tensors]
+    # Outputs and inputs have names of the user's own; a gradient of a weight that is not known is a finding.
+    ignored = [name for name in unknown if not _is_weight_gradient(name)]
+    notes = list(rebuilt.notes)
+    if ignored:
+        notes.append(f"not compared, since the oracle has no tensor of that name: {', '.join(ignored)}")
+    absent = [name for name in truth.tensors if name not in port.tensors and not _is_weight_gradient(name)]
+    if absent:
+        notes.append(f"not compared, since the record does not hold it: {', '.join(absent)}")
+    flags = {**port.origin.flags} | ({"frozen": ", ".join(port.frozen)} if port.frozen else {})
+    flags |= {"notes": "\n".join(notes)} if notes else {}
+    tensors = {name: tensor for name, tensor in port.tensors.items() if name not in ignored}
+    port = replace(
+        port, spec=rebuilt.spec, tensors=tensors, origin=msgspec.structs.replace(port.origin, flags=flags)
+    )
+    shared = [name for name in truth.tensors if name in tensors]
+    if port.origin.dtype not in ("float64", "float32"):
+        return compare_assumed(port, truth, tolerance=tolerance)
+    runs = range(FLOAT32_RUNS if port.origin.dtype == "float32" else 0)
+    yardstick = [_run(_jitter(rebuilt, number), compute, "float32") for number in runs]
+    # What the record lacks is in the notes; no one asked to leave it out.
+    comparison = compare_records(port, truth, yardstick=yardstick, only=shared)
+    return msgspec.structs.replace(comparison, left_out=())
+
+
+def _is_weight_gradient(name: str) -> bool:
+    others = ("gradient/batch/", "gradient/state/", "gradient/embedded/")
+    return name.startswith("gradient/") and not name.startswith(others)
+
+
+def _run(rebuilt: Rebuilt, compute: Compute, dtype: str) -> Record:
+    with precise_jax():
+        tensors = compute(_cast(rebuilt.weights, dtype), _cast(rebuilt.batch, dtype))
+    return Record(rebuilt.spec, _describe_oracle(rebuilt.port, dtype), tensors)
+
+
+def _describe_oracle(record: Record, dtype: Any) -> Origin:
+    jax = import_jax()
+    return Origin(
+        side="oracle",
+        model=record.origin.model,
+        mode="jit",
+        dtype=dtype,
+        framework="jax",
+        versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
+        python=platform.python_version(),
+        device=jax.devices()[0].device_kind,
+        case=record.origin.case,
+        seed=record.origin.seed,
+        weights=record.origin.weights,
+        data=record.origin.data,
+        flags={"matmul_precision": "highest"},
+    )
+
+
+@functools.cache
+def _prepare_model(spec: Spec) -> Compute:
+    """The oracle's own model of a spec, which JAX compiles for each shape and dtype it meets."""
+    import jax
+
+    from oracle.steps import attention_nmt, encoder_decoder
+
+    step: Any = attention_nmt if isinstance(spec, AttentionNMT) else encoder_decoder
+    compiled = jax.jit(step.differentiate(spec))
+
+    def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
+        return step.name_tensors(spec, jax.device_get(compiled(nest_leaves(weights), batch)))
+
+    return compute
+
+
+def _prepare_module(
+    record: Record, sites: Sequence[Site] | None, module: str | Callable[..., Any]
+) -> tuple[Rebuilt, Compute]:
+    """A person's own loss, differentiated by every weight that the port trains."""
+    import jax
+
+    check_inputs(record, needs_batch=False)
+    name = module if isinstance(module, str) else getattr(module, "__name__", "the module")
+    loss = load_object(module) if isinstance(module, str) else module
+    if not callable(loss):
+        raise UsageError(f"{name}: is a {type(loss).__name__}; give a function loss(params, batch)")
+    port = record
+    weights: dict[str, np.ndarray] = _cast(record.weights, "float64")
+    if sites is not None:
+        port, weights = carry(record, sites)
+    is_flat = port.naming == "variable"
+    trained = [path for path, array in weights.items() if array.dtype.kind == "f" and path not in port.frozen]
+    order = [name.removeprefix("gradient/") for name in port.tensors if name.startswith("gradient/")]
+    trained.sort(key=lambda path: order.index(path) if path in order else len(order))
+    leaves = {path: weights[path].shape for path in trained}
+    spec = MirrorSpec(MirroredPart(name, leaves=leaves))
+
+    def value_of(moved: Arrays, still: Arrays, batch: Arrays) -> tuple[Any, dict[str, Any]]:
+        params = {**still, **moved}
+        result = loss(params if is_flat else nest_leaves(params), batch)
+        value, outputs = result if isinstance(result, tuple) and len(result) == 2 else (result, {})
+        if np.shape(value) != () or not isinstance(outputs, Mapping):
+            raise UsageError(
+                f"{name}: gives a {type(result).__name__} of shape {list(np.shape(value))}; expected a "
+                "scalar, or (scalar, outputs by name)"
+            )
+        return value, dict(outputs)
+
+    def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
+        moved = {path: jax.numpy.asarray(weights[path]) for path in trained}
+        still = {path: array for path, array in weights.items() if path not in moved}
+        arrays = {key: jax.numpy.asarray(array) for key, array in batch.items()}
+        try:
+            (value, outputs), gradients = jax.value_and_grad(value_of, has_aux=True)(moved, still, arrays)
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(f"{name}: raised {type(error).__name__}: {error}") from error
+        computed = {f"output/{key}": output for key, output in outputs.items()}
+        computed |= {"loss": value} | {f"gradient/{path}": gradients[path] for path in trained}
+        return {key: np.asarray(array) for key, array in computed.items()}
+
+    return Rebuilt(spec, weights, _cast(record.batch, "float64"), port), compute
+
+
+def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
+    return {
+        name: array.astype(dtype) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
+        for name, array in arrays.items()
+    }
+
+
+def _jitter(rebuilt: Rebuilt, number: int) -> Rebuilt:
+    """As `oracle.case.jitter_case`: every number moved to a neighbouring float32 number; 0 moves none."""
+    if number == 0:
+        return rebuilt
+    generator = np.random.default_rng([rebuilt.port.origin.seed, 2, number])
+
+    def jitter(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f":
+            return array
+        near = array.astype(np.float32)
+        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.where(near == 0, near, np.nextafter(near, towards))
+
+    return replace(
+        rebuilt,
+        weights={path: jitter(array) for path, array in sorted(rebuilt.weights.items())},
+        batch={name: jitter(array) for name, array in sorted(rebuilt.batch.items())},
+    )
