@@ -8,16 +8,10 @@ the models that come with the project.
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -28,6 +22,7 @@ from oracle.errors import CaseError, UsageError
 from oracle.frameworks import import_tensorflow
 from oracle.record import Record, read_record, write_record
 from oracle.tolerance import FLOAT32_RUNS
+from oracle.user_code import load_factory
 
 MODES = ("eager", "function", "xla")
 """How TensorFlow can run a live port."""
@@ -50,6 +45,11 @@ class LivePort:
         weights: `random` to draw every weight anew for the comparison, normal numbers by which nothing
             vanishes, or `own` for the model's as they are. A model as Keras makes it has biases of zero and
             small embeddings, by which some gradients are mostly rounding and some faults do not show.
+        gradients: the person's own train step as far as the optimizer: `gradients(batch)` gives the pair of
+            the loss and of pairs (gradient, variable), as `optimizer.apply_gradients` takes them. What a
+            comparison and a diagnosis judge is then this function with its own tape. Without it, `loss` is
+            differentiated under a tape of ours, which sees no fault of the person's. It must not change the
+            weights.
 
     Raises:
         CaseError: if there is no model, or the batch is empty or not finite.
@@ -61,6 +61,7 @@ class LivePort:
     reference: Callable[[Any, Any, Mapping[str, Any]], Any] | None = None
     name: str = "live"
     weights: Literal["random", "own"] = "random"
+    gradients: Callable[[Mapping[str, Any]], tuple[Any, Iterable[tuple[Any, Any]]]] | None = None
 
     def __post_init__(self) -> None:
         if not self.models or not all(isinstance(name, str) and name.isidentifier() for name in self.models):
@@ -72,6 +73,10 @@ class LivePort:
         if not callable(self.loss):
             raise CaseError(
                 f"{self.name}: the loss is a {type(self.loss).__name__}; give a function of the batch"
+            )
+        if self.gradients is not None and not callable(self.gradients):
+            raise CaseError(
+                f"{self.name}: gradients is a {type(self.gradients).__name__}; give a function of the batch"
             )
         if self.weights not in ("own", "random"):
             raise CaseError(f"{self.name}: weights is {self.weights!r}; give 'own' or 'random'")
@@ -106,12 +111,6 @@ class LiveRecords:
     def compare(self) -> Comparison:
         """Hold them against each other."""
         return compare_records(self.port, self.oracle, yardstick=self.yardstick)
-
-
-def is_target(name: str) -> bool:
-    """Whether a name on the command line is a live port: `my_port.py:build`, `package.ports:build`."""
-    module, colon, function = name.rpartition(":")
-    return bool(colon and module and function.isidentifier())
 
 
 def compare_live(
@@ -181,7 +180,7 @@ def record_live(
     import_tensorflow()
     build, name = (load_build(target), target) if isinstance(target, str) else (target, "")
     with use_precision(dtype, seed):
-        port = _call_build(build, name)
+        port = call_build(build, name)
         if name and port.name == "live":
             port = replace(port, name=name)
         run = run_port_side(port, dtype=dtype, mode=mode, seed=seed)
@@ -220,75 +219,21 @@ _PORT, _ORACLE, _YARDSTICK = "port.safetensors", "oracle.safetensors", "yardstic
 
 
 def load_build(target: str) -> Build:
-    """Import the function that a target names.
+    """Import the function that a target names, with the target's arguments.
 
     Raises:
         UsageError: if there is no such module, file or function, or importing it raises.
     """
-    place, _, function = target.rpartition(":")
-    if not is_target(target):
-        raise UsageError(
-            f"{target!r} names no function; give package.module:function or path/to/file.py:function"
-        )
-    try:
-        module = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(f"{place}: importing it raised {type(error).__name__}: {error}") from error
-    found: Any = getattr(module, function, None)
-    if not callable(found):
-        near = difflib.get_close_matches(
-            function, [name for name in vars(module) if not name.startswith("_")], n=1
-        )
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"{place} has no function {function!r}{hint}")
-    return cast("Build", found)
+    return cast("Build", load_factory(target))
 
 
-def _import_module(name: str) -> ModuleType:
-    try:
-        with _searching(os.getcwd()):
-            return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise UsageError(
-                f"no module {name!r}; give a path to a .py file, or run where it can be imported"
-            ) from error
-        raise
+def call_build(build: Build, name: str) -> LivePort:
+    """Make the port.
 
-
-def _import_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(f"{path}: no such file")
-    name = f"live_port_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up while it runs.
-    sys.modules[name] = module
-    try:
-        with _searching(str(path.parent.resolve())):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-@contextlib.contextmanager
-def _searching(folder: str) -> Iterator[None]:
-    """Let the module import what lies beside it."""
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):
-            sys.path.remove(folder)
-
-
-def _call_build(build: Build, name: str) -> LivePort:
+    Raises:
+        CaseError: if the port cannot be run.
+        UsageError: if making it raises, or it is no `LivePort`.
+    """
     try:
         port = build()
     except CaseError:
@@ -312,3 +257,26 @@ def split_outputs(result: Any, where: str) -> tuple[Any, dict[str, Any]]:
             f"{where}: gives a {type(result).__name__}; expected a scalar, or (scalar, outputs by name)"
         )
     return loss, dict(outputs)
+
+
+def split_gradients(result: Any, where: str) -> tuple[Any, list[tuple[Any, Any]]]:
+    """What a port's own `gradients` gives, as a loss and pairs (gradient, variable).
+
+    Raises:
+        UsageError: if it gives something else.
+    """
+    try:
+        loss, pairs = result
+        pairs = [(gradient, variable) for gradient, variable in pairs]
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{where}: gradients gives a {type(result).__name__}; expected the loss and pairs of gradient "
+            "and variable, as in (loss, zip(gradients, variables))"
+        ) from None
+    if tuple(np.shape(loss)) != ():
+        raise UsageError(f"{where}: the loss of gradients has shape {np.shape(loss)}; expected a scalar")
+    if strange := [variable for _, variable in pairs if not hasattr(variable, "assign")]:
+        raise UsageError(
+            f"{where}: gradients pairs a gradient with a {type(strange[0]).__name__}; expected a tf.Variable"
+        )
+    return loss, pairs

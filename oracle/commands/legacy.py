@@ -27,15 +27,16 @@ def diagnose(
     output_format: Literal["text", "json"] = "text",
     verbose: Verbose = False,
 ) -> int:
-    """Say what keeps a saved TensorFlow model from being differentiated, and the shortest remedy.
+    """Say what keeps a TensorFlow model from being differentiated, and the shortest remedy.
 
     Exits with 0 if nothing is found, with 1 if something is, with 2 if the target cannot be read.
-    The graph is read and not run, unless `--gradient` asks for an attempt.
+    A saved model's graph is read and not run, unless `--gradient` asks for an attempt. A live port is run.
 
     Parameters
     ----------
     target
-        A SavedModel's folder, a frozen GraphDef `.pb`, a MetaGraph `.meta`, or a checkpoint that has one.
+        A SavedModel's folder, a frozen GraphDef `.pb`, a MetaGraph `.meta`, or a checkpoint that has one; or
+        a live port, `package.module:function` or `path/to/file.py:function`, giving an `oracle.LivePort`.
     error
         An error message instead; the code behind it is explained.
     gradient
@@ -62,9 +63,11 @@ def diagnose(
     from oracle.legacy_graph.codes import match_error, render_code
     from oracle.legacy_graph.diagnosis import diagnose as diagnose_file
     from oracle.legacy_graph.diagnosis import render_findings
+    from oracle.runner import LiveProcess
+    from oracle.user_code import is_target
 
     if (target is None) == (error is None):
-        raise UsageError("give a file or folder to diagnose, or --error TEXT")
+        raise UsageError("give a file, folder or live port to diagnose, or --error TEXT")
     if error is not None:
         code = match_error(error)
         if code is None:
@@ -72,9 +75,18 @@ def diagnose(
         sys.stdout.write(render_code(code))
         return 1
     assert target is not None
-    _refuse_callable(target)
-    findings = diagnose_file(target)
-    if gradient:
+    is_live = is_target(str(target)) and not target.exists()
+    if is_live:
+        if input_names or output_names or inputs is not None or signature is not None:
+            raise UsageError(
+                f"{target}: a live port brings its own inputs; those options are for saved models"
+            )
+        print(f"{target}: runs the port", file=sys.stderr)
+        with LiveProcess(verbose=verbose) as process:
+            findings = process.diagnose(str(target), seed=seed)
+    else:
+        findings = diagnose_file(target)
+    if gradient and not is_live:
         from oracle.legacy_graph.attempt import attempt_gradient
 
         _end_quietly()
@@ -91,7 +103,11 @@ def diagnose(
         json.dump([dataclasses.asdict(finding) for finding in findings], sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        ran = "" if gradient else "; nothing was run, so a gradient may still be None: try --gradient"
+        ran = (
+            ""
+            if gradient or is_live
+            else "; nothing was run, so a gradient may still be None: try --gradient"
+        )
         sys.stdout.write(render_findings(findings, verbose=verbose) or f"{target}: nothing found{ran}\n")
     sys.stdout.flush()
     return 1 if any(not finding.is_note for finding in findings) else 0
@@ -113,7 +129,8 @@ def repair(
     """Make a model with TF1 loops differentiable, and write it as a TF2 SavedModel.
 
     The graph is run, to verify the repair: outputs must equal the original's bit for bit, and gradients
-    TF1's own and the witness'. Without agreement nothing is written. The source is not touched.
+    TF1's own, those of the same cells in Flax (where they are recognised and JAX is installed) and the
+    witness'. Without agreement nothing is written. The source is not touched.
 
     Parameters
     ----------
@@ -142,7 +159,7 @@ def repair(
     from oracle.legacy_graph.repair import check_target, repair_file, write_repaired
 
     _end_quietly()
-    check_target(target)
+    check_target(target, source=source)
     done = repair_file(
         source,
         signature=signature,
@@ -188,17 +205,6 @@ def _end_quietly() -> None:
     import atexit
 
     atexit.register(lambda: setattr(sys, "unraisablehook", lambda unraisable: None))
-
-
-def _refuse_callable(target: Path) -> None:
-    """A port that is built by code is no file."""
-    from oracle.errors import UsageError
-
-    module, colon, name = str(target).partition(":")
-    if colon and name.isidentifier() and not target.exists() and not any(c in module for c in "/\\"):
-        raise UsageError(
-            f"{target}: a port that is built by code cannot be diagnosed; save it, and give that"
-        )
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:

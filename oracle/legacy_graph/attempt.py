@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from oracle.case import check_seed
 from oracle.frameworks import import_tensorflow
 from oracle.legacy_graph.batches import check_batch, draw_batch
 from oracle.legacy_graph.codes import CODES, Code, match_error
@@ -41,6 +42,7 @@ def attempt_gradient(
     Raises:
         GraphError: if the model cannot be understood or no inputs are found.
     """
+    check_seed(seed)
     prepared = prepare(path, signature=signature, trainable=None, inputs=inputs, outputs=outputs)
     selection, extract, backward = prepared.selection, prepared.extract, prepared.backward
     where = extract.where

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ Batch = Mapping[str, np.ndarray]
 
 SIZES = ((3, 5), (5, 3), (4, 4), (1, 4))
 """What to put for the first unknown size of a shape and for the others."""
+
+MAXIMUM_ELEMENTS = 2**26
+"""Of one input that is drawn."""
 
 HIGHEST = (5, 3, 2, 1)
 """The largest integers tried: what is a length must not exceed the time, nor a token the vocabulary."""
@@ -34,7 +38,12 @@ def check_batch(batch: Batch, specs: Mapping[str, Any], *, where: str) -> dict[s
         )
     checked = {}
     for key, spec in specs.items():
-        array = np.asarray(batch[key], spec.dtype.as_numpy_dtype)
+        try:
+            array = np.asarray(batch[key], spec.dtype.as_numpy_dtype)
+        except (TypeError, ValueError) as error:
+            raise GraphError(
+                "G308", f"{where}: the input {key!r} cannot be made {spec.dtype.name} ({error})"
+            ) from error
         if not spec.shape.is_compatible_with(array.shape):
             raise GraphError(
                 "G308", f"{where}: the input {key!r} is {list(array.shape)}; it takes {spec.shape}"
@@ -69,13 +78,18 @@ def draw_batch(specs: Mapping[str, Any], run: Run, *, seed: int, where: str) -> 
         except (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, ValueError) as error:
             refusal = " ".join(str(error).split())[:200]
             continue
-        if all(np.size(array) and np.isfinite(np.asarray(array, float)).all() for array in outputs.values()):
+        if all(np.size(array) and _is_finite(array) for array in outputs.values()):
             return batch
     raise GraphError(
         "G308",
         f"{where}: no inputs were found that it accepts ({refusal}); give some with --inputs FILE.npz, "
         f"an array for each of {', '.join(specs)}",
     )
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    """Whether all numbers are; strings are none."""
+    return np.asarray(array).dtype.hasobject or bool(np.isfinite(np.asarray(array, float)).all())
 
 
 def _draw(specs: Mapping[str, Any], seed: int, where: str) -> Iterator[dict[str, np.ndarray]]:
@@ -88,6 +102,12 @@ def _draw(specs: Mapping[str, Any], seed: int, where: str) -> Iterator[dict[str,
                 "G308",
                 f"{where}: the input {key!r} is {spec.dtype.name} {spec.shape}, which cannot be drawn; "
                 "give the inputs with --inputs FILE.npz",
+            )
+        if math.prod(size or 1 for size in spec.shape) > MAXIMUM_ELEMENTS:
+            raise GraphError(
+                "G308",
+                f"{where}: the input {key!r} is {spec.shape}, too large to be drawn; give the inputs with "
+                "--inputs FILE.npz",
             )
     for first, others in SIZES:
         for highest in HIGHEST:

@@ -6,25 +6,26 @@ from typing import Any
 
 from oracle.legacy_graph.frames import Branch, ControlFlow, find_control_flow
 from oracle.legacy_graph.graph import Graph, Tensor, parse_tensor, read_graph
-from oracle.legacy_graph.loops import find_consumers, is_loop_switch, pass_identities
+from oracle.legacy_graph.loops import find_consumers, find_loops, is_loop_switch, pass_identities
 
 
 def complete_graph(graph_def: Any, *, where: str) -> tuple[ControlFlow, tuple[str, ...]]:
     """Add to a GraphDef what its loops and conds lack. Returns its control flow and the nodes added.
 
-    What the graph computes stays the same: an `Exit` that nobody reads, the `Identity` in a loop's body,
-    a cond's pivots, and a second `Switch` where one serves both branches of a cond.
+    What the graph computes stays the same: a loop's `Switch` and `Exit` that nobody reads, the
+    `Identity` in its body, a cond's pivots, and a second `Switch` where one serves both branches of a cond.
 
     Raises:
         GraphError: as `find_control_flow`.
     """
     before = {node.name for node in graph_def.node}
     _split_switches(graph_def, where)
+    _add_loop_switches(graph_def, where)
     graph = _read(graph_def, where)
     control_flow = find_control_flow(graph, where=where)
     for loop in control_flow.loops.values():
         for variable in loop.variables:
-            if variable.exit is None:
+            if variable.exit is None and variable.switch is not None:
                 _add_node(graph_def, f"{variable.switch}/added_exit", "Exit", [variable.switch], graph)
         if loop.variables[0].body is None:
             switch = loop.variables[0].switch
@@ -71,6 +72,16 @@ def _split_switches(graph_def: Any, where: str) -> None:
             for index, text in enumerate(nodes[reader].input):
                 if not text.startswith("^") and parse_tensor(text) == (node.name, 1):
                     nodes[reader].input[index] = f"{copy.name}:1"
+
+
+def _add_loop_switches(graph_def: Any, where: str) -> None:
+    """Give every loop variable that only the condition reads the `Switch` that was pruned."""
+    graph = _read(graph_def, where)
+    for loop in find_loops(graph, find_consumers(graph), where=where).values():
+        for variable in loop.variables:
+            if variable.switch is None:
+                inputs = [variable.merge, loop.condition]
+                _add_node(graph_def, f"{variable.merge}/added_switch", "Switch", inputs, graph)
 
 
 def _add_pivot(graph_def: Any, branch: Branch, graph: Graph) -> None:

@@ -85,11 +85,20 @@ def _diagnose_graph(file: ModelFile, meta: MetaGraph, where: str) -> Iterator[Fi
     shapes = _find_variables(graph)
     if not shapes and flow.loops:
         remedy += " --trainable REGEX"
+    gradients = {
+        context.name
+        for node in graph.nodes.values()
+        if node.op in ("StackPop", "StackPopV2") and isinstance(context := flow.contexts[node.name], Frame)
+    }
     for loop in flow.loops.values():
         what = _describe_loop(graph, flow, loop)
         if file.kind == "MetaGraph" and meta.loops:
             what += "; its collections keep the contexts, which import_meta_graph alone reads"
-        yield Finding("G001", f"{where}: loop {loop.frame!r}", what, remedy)
+        place = f"{where}: loop {loop.frame!r}"
+        if loop.frame in gradients:
+            yield Finding("G001", place, f"{what}; it computes a gradient", "none", is_note=True)
+        else:
+            yield Finding("G001", place, what, remedy)
         if not loop.is_bounded:
             yield Finding(
                 "G208",

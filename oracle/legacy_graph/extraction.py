@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from oracle.legacy_graph.operations import check_operations
 from oracle.legacy_graph.selection import Selection, as_tensor, find_ancestors
 from oracle.legacy_graph.values import read_values
 from oracle.legacy_graph.variable_reads import VARIABLES, replace_variables
+
+MAXIMUM_ELEMENTS = 2**29
+"""Of one constant or input: a graph's file holds no more than 2 GiB."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,12 @@ def extract(selection: Selection, *, trainable: str | None = None) -> Extract:
         graph_def = tf.compat.v1.GraphDef.FromString(bytes(selection.meta_graph.graph))
     except Exception as error:  # protobuf's DecodeError, whose class moved between versions
         raise GraphError("G301", f"{where}: not a graph ({error}); copy it again") from error
-    for node in graph_def.node:
-        for attribute in ("_class", "_output_shapes"):
-            if attribute in node.attr:
-                del node.attr[attribute]
+    clear_placement(graph_def)
     inputs = _cut_inputs(tf, graph_def, selection)
     _keep_ancestors(graph_def, selection, inputs)
     check_operations(graph_def, where=where)
+    _check_sizes(graph_def, where)
+    _refuse_complex(tf, graph_def, [*inputs.values()], where)
     lifted = _lift_constants(graph_def, trainable, selection) if trainable is not None else {}
     known = selection.meta_graph.variables
     variables = []
@@ -98,6 +101,43 @@ def extract(selection: Selection, *, trainable: str | None = None) -> Extract:
     return Extract(where, graph_def, inputs, outputs, tuple(variables))
 
 
+def _check_sizes(graph_def: Any, where: str) -> None:
+    """A constant may be written as one element and a shape, which bounds its size by nothing."""
+    for node in graph_def.node:
+        if node.op not in ("Const", "Placeholder"):
+            continue
+        is_constant = node.op == "Const"
+        shape = node.attr["value"].tensor.tensor_shape if is_constant else node.attr["shape"].shape
+        sizes = [size.size for size in shape.dim]
+        if math.prod(abs(size) for size in sizes) > MAXIMUM_ELEMENTS:
+            raise GraphError(
+                "G301",
+                f"{where}: node {node.name!r} ({node.op}) claims the shape {sizes}; export the graph anew",
+            )
+
+
+def _refuse_complex(tf: Any, graph_def: Any, inputs: list[str], where: str) -> None:
+    """Gradients are built of real numbers only; a complex source would be left without one."""
+    for node in graph_def.node:
+        dtype = node.attr["dtype"].type if node.name in inputs or node.op in VARIABLES else 0
+        if dtype and tf.as_dtype(dtype).is_complex:
+            raise GraphError(
+                "G201",
+                f"{where}: node {node.name!r} ({node.op}) is {tf.as_dtype(dtype).name}, and gradients are "
+                "built of real inputs and variables only; export its real and imaginary parts",
+            )
+
+
+def clear_placement(graph_def: Any) -> None:
+    """Forget on which devices a graph ran and what compiled it, which need not be here."""
+    for node in graph_def.node:
+        node.device = ""
+        for attribute in list(node.attr):
+            # Not all that begins with an underscore: one says which gradient an operation has.
+            if attribute.startswith(("_class", "_output_shapes", "_Xla", "_xla", "_tpu")):
+                del node.attr[attribute]
+
+
 def _cut_inputs(tf: Any, graph_def: Any, selection: Selection) -> dict[str, str]:
     """Put a placeholder of its own in the place of every input."""
     nodes = {node.name: node for node in graph_def.node}
@@ -105,8 +145,15 @@ def _cut_inputs(tf: Any, graph_def: Any, selection: Selection) -> dict[str, str]
     for key, port in selection.inputs.items():
         name, index = as_tensor(port, where=selection.file.path)
         node = nodes[name]
+        twin = next((other for other, place in places.items() if place == name), None)
+        if twin is not None:
+            raise GraphError(
+                "G305",
+                f"{selection.file.path}: the inputs {twin!r} and {key!r} are one tensor, {port.tensor!r}, "
+                "whose gradient cannot be told apart; name the inputs and outputs yourself",
+            )
         places[key] = name
-        if node.op == "Placeholder":
+        if node.op == "Placeholder" and not index:
             continue
         if index or not port.dtype:
             raise GraphError(

@@ -22,7 +22,8 @@ class LoopVariable:
     Args:
         enter: brings the first value in.
         merge: gives the first or the next.
-        switch: sends it into the body, output 1, or out, output 0.
+        switch: sends it into the body, output 1, or out, output 0; None if it was pruned because only the
+            condition reads the value.
         body: the `Identity` that the body reads it from, or None if an optimizer took it away.
         next_iteration: brings the next value.
         exit: the last value, or None if it was pruned because nobody reads it.
@@ -30,7 +31,7 @@ class LoopVariable:
 
     enter: str
     merge: str
-    switch: str
+    switch: str | None
     body: str | None
     next_iteration: str
     exit: str | None
@@ -112,7 +113,8 @@ def _read_loop(frame: str, enters: list[Node], graph: Graph, consumers: Consumer
             )
         variable, condition = _read_variable(enter, merges[0], graph, consumers, where)
         variables.append(variable)
-        conditions[condition] = None
+        if condition is not None:
+            conditions[condition] = None
     if len(conditions) != 1:
         raise GraphError(
             "G303",
@@ -133,7 +135,7 @@ def _read_loop(frame: str, enters: list[Node], graph: Graph, consumers: Consumer
 
 def _read_variable(
     enter: Node, merge: Node, graph: Graph, consumers: Consumers, where: str
-) -> tuple[LoopVariable, str]:
+) -> tuple[LoopVariable, str | None]:
     sources = [name for name, _ in merge.inputs]
     backs = [name for name in sources if graph.nodes[name].op in ("NextIteration", "RefNextIteration")]
     if len(sources) != 2 or len(backs) != 1:
@@ -142,10 +144,12 @@ def _read_variable(
     switches = [
         node for node in readers if node.op in ("Switch", "RefSwitch") and is_loop_switch(node, graph)
     ]
+    if not switches:
+        return LoopVariable(enter.name, merge.name, None, None, backs[0], None), None
     if len(switches) != 1 or switches[0].inputs[0] != (merge.name, 0):
         raise _malformed(where, merge, f"is read by {len(switches)} Switch on a LoopCond, not by one")
     (switch,) = switches
-    exits = [n for n in consumers.get((switch.name, 0), ()) if graph.nodes[n].op in ("Exit", "RefExit")]
+    exits = _find_exits(graph, consumers, switch)
     if len(exits) > 1:
         raise _malformed(where, switch, f"is read by {len(exits)} Exit")
     bodies = [
@@ -160,6 +164,22 @@ def _read_variable(
         exits[0] if exits else None,
     )
     return variable, switch.inputs[1][0]
+
+
+def _find_exits(graph: Graph, consumers: Consumers, switch: Node) -> list[str]:
+    """What takes a loop variable out; in the loop of a gradient an `Identity` comes before it."""
+    found, pending, seen = [], [switch.name], set()
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for reader in consumers.get((name, 0), ()):
+            if graph.nodes[reader].op in ("Exit", "RefExit"):
+                found.append(reader)
+            elif graph.nodes[reader].op in ("Identity", "RefIdentity"):
+                pending.append(reader)
+    return found
 
 
 def _can_end(graph: Graph, condition: str, variables: list[LoopVariable]) -> bool:

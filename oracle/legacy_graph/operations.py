@@ -32,12 +32,17 @@ REASONS = (
     (("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncated", "StatefulRandom"), "G204"),
     (("HashTable", "MutableHashTable", "LookupTable", "InitializeTable", "MutableDenseHashTable"), "G205"),
     (("PyFunc", "EagerPyFunc"), "G206"),
+    (("ReadFile", "MatchingFiles"), "G203"),
+    (("StackPop", "TensorArrayGrad"), "G201"),
 )
 
 TEXTS = {
+    "G201": "belongs to a gradient through a loop, which the graph computes itself, and whose own derivative "
+    "TF1 takes for 0; name outputs before that gradient, with --output",
     "G202": "is not known to this TensorFlow; import the library that defines it first, or export the model "
     "without it",
-    "G203": "changes or keeps state; a signature that does cannot be repaired: export one for inference",
+    "G203": "changes or keeps state, or reads files; a signature that does cannot be repaired: export one "
+    "for inference",
     "G204": "draws random numbers, and the backward pass would draw others; export the model for inference, "
     "with dropout and sampling off",
     "G205": "needs a lookup table; export a signature that begins after the lookup, with ids for inputs",

@@ -9,6 +9,7 @@ import numpy as np
 
 from oracle.frameworks import import_tensorflow
 from oracle.legacy_graph.errors import GraphError
+from oracle.legacy_graph.extraction import clear_placement
 from oracle.legacy_graph.model_file import FLOATING
 from oracle.legacy_graph.selection import Selection
 from oracle.legacy_graph.vjp import v1_control_flow
@@ -67,9 +68,16 @@ class Original:
     ) -> dict[str, np.ndarray | None]:
         """The gradients of sum(weight * output), by `input/KEY` and `variable/NAME`, from TensorFlow's own
         contexts, which the MetaGraph's collections keep.
+
+        Raises:
+            GraphError: G201 if TensorFlow cannot, as where a collection knows some of the loops only.
         """
         if not self._gradients:
-            self._build_gradients()
+            try:
+                self._build_gradients()
+            except (AttributeError, LookupError, TypeError, ValueError, AssertionError) as error:
+                text = " ".join(str(error).split())[:200]
+                raise GraphError("G201", f"it raises {type(error).__name__}: {text}") from error
         feed = self._feed(batch)
         feed.update({self._weights[key]: weight for key, weight in weights.items()})
         known = {key: tensor for key, tensor in self._gradients.items() if tensor is not None}
@@ -102,14 +110,17 @@ class Original:
 
     def _load(self) -> None:
         tf, v1, file = self._tf, self._tf.compat.v1, self._selection.file
-        if file.kind == "SavedModel":
-            v1.saved_model.load(self._session, list(self._selection.meta_graph.tags), file.path)
-        elif file.kind == "MetaGraph":
-            saver = v1.train.import_meta_graph(file.path, clear_devices=True)
+        data = self._selection.meta_graph.data
+        if data is not None:
+            # Not tf.saved_model.load, which runs the operation that the file names for a start.
+            meta_graph = v1.MetaGraphDef.FromString(bytes(data))
+            clear_placement(meta_graph.graph_def)
+            saver = v1.train.import_meta_graph(meta_graph, clear_devices=True)
             if file.checkpoint is not None and saver is not None:
                 saver.restore(self._session, file.checkpoint)
         else:
             graph_def = v1.GraphDef.FromString(bytes(self._selection.meta_graph.graph))
+            clear_placement(graph_def)
             tf.graph_util.import_graph_def(graph_def, name="")
 
     def _find(self, tensor: str) -> Any:

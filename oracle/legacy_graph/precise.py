@@ -14,9 +14,12 @@ from oracle.legacy_graph.variable_reads import CARRIERS
 
 SINGLE, DOUBLE = 1, 2
 
+COARSE = frozenset({SINGLE, 14, 19})
+"""float32, bfloat16 and float16."""
+
 
 def make_precise(extract: Extract) -> Extract:
-    """Every float32 of a forward graph made float64: attributes, constants, placeholders, variables.
+    """Every float of a forward graph made float64: attributes, constants, placeholders, variables.
 
     Whether TensorFlow has float64 kernels for it shows when it runs.
     """
@@ -38,7 +41,7 @@ def make_precise(extract: Extract) -> Extract:
             _convert(tf, value)
     variables = tuple(
         replace(variable, value=variable.value.astype(np.float64))
-        if variable.value.dtype == np.float32
+        if variable.value.dtype.name in ("float32", "float16", "bfloat16")
         else variable
         for variable in extract.variables
     )
@@ -67,12 +70,12 @@ def _find_fixed(graph_def: Any, registry: Any) -> set[str]:
 
 def _convert(tf: Any, value: Any) -> None:
     kind = value.WhichOneof("value")
-    if kind == "type" and value.type == SINGLE:
+    if kind == "type" and value.type in COARSE:
         value.type = DOUBLE
-    elif kind == "tensor" and value.tensor.dtype == SINGLE:
+    elif kind == "tensor" and value.tensor.dtype in COARSE:
         array = tf.make_ndarray(value.tensor).astype(np.float64)
         value.tensor.CopyFrom(tf.make_tensor_proto(array, tf.float64, array.shape))
     elif kind == "list":
         for index, dtype in enumerate(value.list.type):
-            if dtype == SINGLE:
+            if dtype in COARSE:
                 value.list.type[index] = DOUBLE

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from oracle.case import check_seed
 from oracle.frameworks import import_tensorflow
 from oracle.legacy_graph.contexts import LoopSettings, read_settings
 from oracle.legacy_graph.errors import GraphError
@@ -19,7 +20,7 @@ from oracle.legacy_graph.extraction import Extract, extract
 from oracle.legacy_graph.model_file import read_model_file
 from oracle.legacy_graph.repaired_model import build_model, save_model
 from oracle.legacy_graph.selection import Selection, select
-from oracle.legacy_graph.verification import Verification, differentiate_model, verify
+from oracle.legacy_graph.verification import Verification, differentiate_model, is_same, verify
 from oracle.legacy_graph.vjp import Backward, build_backward
 
 
@@ -34,6 +35,7 @@ class Repair:
         loops: how many loops were given contexts.
         conds: how many branches of conds were.
         added: the nodes that were added to the forward graph.
+        source: the file or folder that it was made from.
     """
 
     model: Any
@@ -42,6 +44,7 @@ class Repair:
     loops: int
     conds: int
     added: tuple[str, ...]
+    source: str
 
 
 def repair(
@@ -57,7 +60,8 @@ def repair(
     """A model with TF1 loops as a callable that `tf.GradientTape` differentiates.
 
     The graph is run, for verification. Its outputs equal the original's bit for bit, and its gradients
-    TF1's own where the file lets TF1 compute them, and the witness' always.
+    TF1's own where the file lets TF1 compute them, Flax's where a loop runs over cells that are recognised
+    and JAX is installed, and the witness' always.
 
     Args:
         path: a SavedModel's folder, a frozen GraphDef `.pb`, or a MetaGraph `.meta` with its checkpoint.
@@ -98,6 +102,7 @@ def repair_file(
     seed: int = 0,
 ) -> Repair:
     """As `repair`, with what was done."""
+    check_seed(seed)
     prepared = prepare(path, signature=signature, trainable=trainable, inputs=inputs, outputs=outputs)
     selection, extracted, backward = prepared.selection, prepared.extract, prepared.backward
     model = build_model(extracted, backward, selection.outputs)
@@ -105,7 +110,13 @@ def repair_file(
     model.verification = verification
     flow = backward.control_flow
     return Repair(
-        model, verification, selection.signature, len(flow.loops), len(flow.branches), backward.added
+        model,
+        verification,
+        selection.signature,
+        len(flow.loops),
+        len(flow.branches),
+        backward.added,
+        selection.file.path,
     )
 
 
@@ -141,11 +152,22 @@ def prepare(
             "are repaired in the TF1 model that it was made from: give that",
         )
     selection = select(file, signature=signature, inputs=inputs, outputs=outputs)
-    tf = import_tensorflow()
-    data = selection.meta_graph.data
-    settings = {} if data is None else read_settings(tf.compat.v1.MetaGraphDef.FromString(bytes(data)))
+    settings = _read_settings(selection)
     extracted = extract(selection, trainable=trainable)
     return Prepared(selection, extracted, build_backward(extracted, settings=settings), settings)
+
+
+def _read_settings(selection: Selection) -> dict[str, LoopSettings]:
+    tf = import_tensorflow()
+    data = selection.meta_graph.data
+    if data is None:
+        return {}
+    try:
+        return read_settings(tf.compat.v1.MetaGraphDef.FromString(bytes(data)))
+    except Exception as error:  # protobuf's DecodeError, whose class moved between versions
+        raise GraphError(
+            "G301", f"{selection.file.path}: not a MetaGraph ({error}); copy it again"
+        ) from error
 
 
 def write_repaired(repaired: Repair, target: str | os.PathLike[str]) -> None:
@@ -157,7 +179,7 @@ def write_repaired(repaired: Repair, target: str | os.PathLike[str]) -> None:
     """
     tf = import_tensorflow()
     target = Path(target)
-    check_target(target)
+    check_target(target, source=repaired.source)
     model, batch = repaired.model, repaired.verification.batch
     weights = _draw_weights(model, batch)
     outputs, gradients = differentiate_model(model, batch, weights)
@@ -167,7 +189,7 @@ def write_repaired(repaired: Repair, target: str | os.PathLike[str]) -> None:
         written = temporary / "model"
         save_model(model, str(written))
         again, slopes = differentiate_model(tf.saved_model.load(str(written)), batch, weights)
-        same = all(outputs[key].tobytes() == again[key].tobytes() for key in outputs)
+        same = all(is_same(again[key], outputs[key]) for key in outputs)
         for name, gradient in gradients.items():
             other = slopes[name]
             same = same and (
@@ -187,15 +209,24 @@ def write_repaired(repaired: Repair, target: str | os.PathLike[str]) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def check_target(target: str | os.PathLike[str]) -> None:
-    """Refuse a place that is taken or cannot be written, before minutes are spent.
+def check_target(target: str | os.PathLike[str], *, source: str | os.PathLike[str] | None = None) -> None:
+    """Refuse a place that is taken, lies in the source or cannot be written, before minutes are spent.
 
     Raises:
         GraphError: G309.
     """
     target = Path(target)
-    if target.exists() or target.is_symlink():
+    try:
+        is_taken = target.exists() or target.is_symlink()
+        folders = target.resolve().parents
+    except (OSError, ValueError) as error:
+        raise GraphError("G309", f"{str(target)[:100]!r}: is no name for a folder ({error})") from error
+    if is_taken:
         raise GraphError("G309", f"{target}: is there already; give a folder that is not")
+    if source is not None and Path(source).resolve() in folders:
+        raise GraphError(
+            "G309", f"{target}: lies in {source}, which is not to be touched; choose another place"
+        )
     if not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
         raise GraphError(
             "G309", f"{target}: {target.parent} is no folder that can be written; choose another"

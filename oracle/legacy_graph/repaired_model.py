@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+import keyword
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from oracle.errors import UsageError
@@ -67,19 +69,51 @@ def save_model(model: Any, path: str) -> None:
     """Write a repaired model as a TF2 SavedModel that needs nothing of this project to load.
 
     What is loaded has `variables`, `trainable_variables`, `variables_by_name`, a signature
-    `serving_default`, and is itself called with one dict of inputs.
+    `serving_default`, and is itself called with one dict of inputs. An input whose key is no identifier,
+    as `scope/source`, has one made of it in the signature, `scope_source`.
     """
     tf = import_tensorflow()
-    specs = {key: tf.TensorSpec(spec.shape, spec.dtype, key) for key, spec in model.input_specs.items()}
+    arguments = name_arguments(model.input_specs)
+    specs = {
+        key: tf.TensorSpec(spec.shape, spec.dtype, arguments[key]) for key, spec in model.input_specs.items()
+    }
     call = tf.function(model.__call__, autograph=False)
     root = tf.train.Checkpoint()
     root.variables = list(model.variables_by_name.values())
     root.trainable_variables = list(model.trainable_variables)
     root.variables_by_name = dict(model.variables_by_name)
-    concrete = call.get_concrete_function(specs)
+    call.get_concrete_function(specs)
     root.__call__ = call
+
+    def serve(**tensors: Any) -> Any:
+        return call({key: tensors[argument] for key, argument in arguments.items()})
+
+    flat = {arguments[key]: spec for key, spec in specs.items()}
+    concrete = tf.function(serve, autograph=False).get_concrete_function(**flat)
     options = tf.saved_model.SaveOptions(experimental_custom_gradients=True)
     tf.saved_model.save(root, path, signatures={"serving_default": concrete}, options=options)
+
+
+def name_arguments(keys: Iterable[str]) -> dict[str, str]:
+    """For every key an identifier of its own, the key itself where it is one."""
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for key in sorted(keys, key=lambda key: not _is_argument(key)):
+        name = re.sub(r"\W", "_", key, flags=re.ASCII).lstrip("_")
+        base = name = key if _is_argument(key) else name if _is_argument(name) else f"input_{name}"
+        number = 0
+        # TensorFlow tells names of upper and of lower case apart in places only.
+        while name.lower() in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.add(name.lower())
+        names[key] = name
+    return {key: names[key] for key in keys}
+
+
+def _is_argument(key: str) -> bool:
+    is_name = re.fullmatch(r"[A-Za-z]\w*", key, flags=re.ASCII) is not None
+    return is_name and not keyword.iskeyword(key) and key != "self"
 
 
 def _specify_inputs(tf: Any, extract: Extract) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from oracle.legacy_graph.batches import check_batch, draw_batch
 from oracle.legacy_graph.contexts import LoopSettings
 from oracle.legacy_graph.errors import GraphError
 from oracle.legacy_graph.extraction import Extract
-from oracle.legacy_graph.hearing import hear_witness
+from oracle.legacy_graph.flax_verification import FlaxVerification, verify_by_flax
+from oracle.legacy_graph.hearing import epsilon, hear_witness
 from oracle.legacy_graph.original import Original
 from oracle.legacy_graph.selection import Selection
 from oracle.legacy_graph.vjp import Backward
@@ -37,6 +38,9 @@ class Verification:
         batch: what it was verified on.
         rewriting: where TensorFlow's graph optimizer rounds an output otherwise than in a session, by how
             much; then the outputs were compared with the optimizer off, on both sides.
+        failure: why TF1 gives no gradients of its own, where `differences` is empty.
+        zeros: gradients that are 0 everywhere on the batch, so that it says little of them.
+        flax: what was compared with Flax, and why the rest was not.
     """
 
     outputs: Mapping[str, int]
@@ -47,6 +51,9 @@ class Verification:
     rounding: Mapping[str, float] = field(default_factory=dict)
     batch: Mapping[str, np.ndarray] = field(default_factory=dict)
     rewriting: Mapping[str, float] = field(default_factory=dict)
+    failure: str = "the file keeps no contexts"
+    zeros: tuple[str, ...] = ()
+    flax: FlaxVerification | None = None
 
     def describe(self) -> list[str]:
         """The figures, a line each."""
@@ -66,7 +73,9 @@ class Verification:
                 f"gradients: {len(self.differences)} against TF1's own, largest difference {worst:.3g}"
             )
         else:
-            lines.append("gradients: TF1 has none of its own here, for the file keeps no contexts")
+            lines.append(f"gradients: TF1 has none of its own here, for {self.failure}")
+        if self.flax is not None:
+            lines += self.flax.describe()
         if not self.testimonies:
             lines.append("witness: not asked, for gradients are stopped within a loop")
         else:
@@ -86,6 +95,10 @@ class Verification:
             lines.append(
                 f"rounding: float32 is within {max(self.rounding.values()):.3g} of float64, relative"
             )
+        if self.zeros:
+            lines.append(
+                f"zero: {', '.join(self.zeros)}, everywhere on these inputs, which say little of them"
+            )
         if self.unconnected:
             lines.append(f"no gradient: {', '.join(self.unconnected)} (no differentiable path to an output)")
         return lines
@@ -104,15 +117,15 @@ def verify(
     """Run the original and the repaired model on the same inputs, and compare.
 
     Raises:
-        GraphError: G210 if an output differs in a bit, a gradient from TF1's own, or from the witness;
-            G308 if no inputs are found.
+        GraphError: G210 if an output differs in a bit, or a gradient from TF1's own, from Flax's or from
+            the witness; G308 if no inputs are found, or every gradient is 0 on them.
     """
     where = extract.where
     names = tuple(variable.name for variable in extract.variables)
     has_contexts = bool(selection.meta_graph.loops) or not (
         backward.control_flow.loops or backward.control_flow.branches
     )
-    rewriting = {}
+    rewriting, failure = {}, "the file keeps no contexts"
     for optimize in (True, False):
         with Original(selection, names, optimize=optimize) as original, _graph_optimizer(enabled=optimize):
             if batch is None:
@@ -121,9 +134,14 @@ def verify(
                 batch = check_batch(batch, model.input_specs, where=where)
             expected = original.run(batch)
             weights = _draw_weights(expected, backward, seed)
-            reference = original.differentiate(batch, weights) if has_contexts else {}
+            reference = {}
+            if has_contexts:
+                try:
+                    reference = original.differentiate(batch, weights)
+                except GraphError as error:
+                    failure = str(error).partition(": ")[2]
             outputs, gradients = differentiate_model(model, batch, weights)
-        if not optimize or all(_is_same(outputs[key], array) for key, array in expected.items()):
+        if not optimize or all(is_same(outputs[key], array) for key, array in expected.items()):
             break
         # The optimizer may add in another order in a function than in a session: compare what is written.
         rewriting = {
@@ -141,12 +159,22 @@ def verify(
                 "verified on; "
                 "give others with --inputs",
             )
+    zeros = tuple(name for name, found in gradients.items() if found is not None and not found.any())
+    if not any(found is not None and name not in zeros for name, found in gradients.items()):
+        raise GraphError(
+            "G308",
+            f"{where}: every gradient is 0 on the inputs that it was to be verified on, so nothing would be; "
+            "give others with --inputs",
+        )
+    flax = verify_by_flax(extract, settings, batch, weights, gradients, optimize=not rewriting)
     dtype, testimonies, rounding = hear_witness(
         extract, backward, settings, batch, weights, gradients, seed, has_reference=bool(differences)
     )
     unconnected = tuple(name for name, gradient in gradients.items() if gradient is None)
     counts = {key: array.size for key, array in expected.items()}
-    return Verification(counts, differences, unconnected, dtype, testimonies, rounding, batch, rewriting)
+    return Verification(
+        counts, differences, unconnected, dtype, testimonies, rounding, batch, rewriting, failure, zeros, flax
+    )
 
 
 def differentiate_model(
@@ -158,7 +186,8 @@ def differentiate_model(
     sources = {f"input/{key}": tensor for key, tensor in tensors.items() if tensor.dtype.is_floating}
     sources.update(
         {
-            f"variable/{name}": variable
+            # Of a variable of a distribution strategy, its copy here is what a tape can watch.
+            f"variable/{name}": tf.distribute.get_strategy().experimental_local_results(variable)[0]
             for name, variable in model.variables_by_name.items()
             if variable.dtype.is_floating
         }
@@ -201,14 +230,14 @@ def _graph_optimizer(*, enabled: bool) -> Iterator[None]:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": was_off})
 
 
-def _is_same(found: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether two arrays are the same bit for bit."""
-    expected = np.asarray(expected)
-    return (
-        found.dtype == expected.dtype
-        and found.shape == expected.shape
-        and found.tobytes() == expected.tobytes()
-    )
+def is_same(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether two arrays are the same bit for bit. Strings are compared as values."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    if found.dtype != expected.dtype or found.shape != expected.shape:
+        return False
+    if found.dtype.hasobject:
+        return bool(np.array_equal(found, expected))
+    return found.tobytes() == expected.tobytes()
 
 
 def _compare_outputs(
@@ -216,7 +245,7 @@ def _compare_outputs(
 ) -> None:
     for key, computed in expected.items():
         found, array = outputs[key], np.asarray(computed)
-        if not _is_same(found, array):
+        if not is_same(found, array):
             far = ""
             if found.shape == array.shape and found.dtype.kind == "f":
                 far = f", by up to {np.max(np.abs(found - array)):.3g}"
@@ -249,7 +278,7 @@ def _compare_gradients(
         difference = float(np.max(np.abs(found[defined] - expected[defined]), initial=0.0))
         size = float(np.max(np.abs(expected[defined]), initial=0.0))
         # The same kernels on the same numbers; only the order of a sum may differ.
-        if not difference <= 16 * np.finfo(expected.dtype).eps * size:
+        if not difference <= 16 * epsilon(expected.dtype) * size:
             raise GraphError(
                 "G210",
                 f"{where}: the gradient of {name!r} differs from TF1's own by {difference:.3g}, of "

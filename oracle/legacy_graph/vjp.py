@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,16 @@ class Backward:
     added: tuple[str, ...]
 
 
-def build_backward(extract: Extract, *, settings: Mapping[str, LoopSettings]) -> Backward:
+def build_backward(
+    extract: Extract, *, settings: Mapping[str, LoopSettings], seams: Sequence[str] = ()
+) -> Backward:
     """Build the gradients of every floating output with respect to every floating input and variable.
+
+    Args:
+        extract: the forward graph.
+        settings: of loops that have some.
+        seams: tensors of the completed graph, as `rnn/transpose:0`, whose gradients are wanted too, under
+            `seam/NAME`, and which are kept in the graph.
 
     Raises:
         GraphError: G303 if the loops are malformed, G201 if an operation has no gradient, G208 if a loop
@@ -59,7 +67,7 @@ def build_backward(extract: Extract, *, settings: Mapping[str, LoopSettings]) ->
         rebuild_contexts(graph, nodes, control_flow, settings)
         outputs, upstream = [], {}
         for index, (key, name) in enumerate(extract.outputs.items()):
-            output = graph.get_tensor_by_name(name)
+            output = _find_output(graph, name, key, where)
             if output.dtype.as_datatype_enum in FLOATING:
                 outputs.append(output)
                 placeholder = v1.placeholder(output.dtype, None, f"upstream_{index}")
@@ -72,13 +80,23 @@ def build_backward(extract: Extract, *, settings: Mapping[str, LoopSettings]) ->
             for weight, output in zip(upstream.values(), outputs, strict=True)
         ]
         sources = find_sources(graph, extract)
+        sources.update({f"seam/{name}": graph.get_tensor_by_name(name) for name in seams})
         try:
             with v1_control_flow():
                 gradients = tf.gradients(outputs, list(sources.values()), grad_ys=weights)
-        except LookupError as error:
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            AssertionError,
+            tf.errors.OpError,
+        ) as error:
+            kind = "" if isinstance(error, LookupError) else f"TensorFlow raises {type(error).__name__}: "
             raise GraphError(
                 "G201",
-                f"{where}: {' '.join(str(error).split())[:300]}; export a model whose outputs do not need it",
+                f"{where}: {kind}{' '.join(str(error).split())[:300]}; export a model whose outputs do not "
+                "need it",
             ) from error
         found: dict[str, str | None] = {}
         for index, ((key, source), gradient) in enumerate(zip(sources.items(), gradients, strict=True)):
@@ -89,7 +107,7 @@ def build_backward(extract: Extract, *, settings: Mapping[str, LoopSettings]) ->
             dense = tf.reshape(dense, tf.shape(source))
             found[key] = tf.identity(dense, f"gradient_{index}").name
     return Backward(
-        strip_graph(graph.as_graph_def(), found.values()),
+        strip_graph(graph.as_graph_def(), [*found.values(), *seams]),
         {key: placeholder.op.name for key, placeholder in upstream.items()},
         found,
         control_flow,
@@ -108,6 +126,17 @@ def v1_control_flow() -> Iterator[None]:
     finally:
         if was_enabled:
             v1.enable_control_flow_v2()
+
+
+def _find_output(graph: Any, name: str, key: str, where: str) -> Any:
+    try:
+        return graph.get_tensor_by_name(name)
+    except KeyError as error:
+        count = len(graph.get_operation_by_name(name.partition(":")[0]).outputs)
+        raise GraphError(
+            "G305",
+            f"{where}: the output {key!r} is {name!r}, whose operation has {count} outputs",
+        ) from error
 
 
 def _check_outputs(control_flow: ControlFlow, extract: Extract) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.mirrored import Mirror, flatten
-from oracle.bridge.mirror.run_port_side import PortRun, input_names, name_frozen
+from oracle.bridge.mirror.port_loss import input_names
+from oracle.bridge.mirror.run_port_side import PortRun, name_frozen
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import installed_version, precise_jax
 from oracle.live_port import LivePort, split_outputs

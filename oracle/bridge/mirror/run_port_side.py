@@ -14,10 +14,11 @@ import numpy as np
 from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.coverage import find_unheld
 from oracle.bridge.mirror.mirrored import Mirror, flatten
+from oracle.bridge.mirror.port_loss import make_loss
 from oracle.bridge.mirror.refusals import MirrorError
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import import_tensorflow, installed_version
-from oracle.live_port import LivePort, split_outputs
+from oracle.live_port import LivePort, split_gradients, split_outputs
 from oracle.record import Failure, Origin, Record
 from oracle.steps.leaves import nest_leaves
 from oracle.storage import digest_arrays
@@ -92,7 +93,10 @@ def run_port_side(port: LivePort, *, dtype: str, mode: str, seed: int) -> PortRu
     computed: dict[str, np.ndarray | None] = {}
     try:
         if failure is None:
-            computed = _compute(loss, tensors, mirrored, mode)
+            if port.gradients is None:
+                computed = _compute(loss, tensors, mirrored, mode)
+            else:
+                computed = _compute_own(port, loss, tensors, mirrored, mode)
     except OracleError:
         raise
     except Exception as error:
@@ -142,54 +146,6 @@ def digest_live(weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarra
     return digest_arrays({}, arrays)
 
 
-def make_loss(port: LivePort) -> Callable[[Mapping[str, Any]], Any]:
-    """The port's loss as a function of the batch.
-
-    Raises:
-        UsageError: if there is no reference for it, and none can be made.
-    """
-    tensorflow = import_tensorflow()
-    if not isinstance(port.loss, tensorflow.keras.losses.Loss):
-        if port.reference is None:
-            raise UsageError(
-                f"{port.name}: its loss is a function of its own, so it needs a reference: reference(mirror, "
-                "params, batch), which composes the same loss of the mirror's pieces"
-            )
-        return port.loss
-    (model,) = port.models.values() if len(port.models) == 1 else (None,)
-    if port.reference is None and (model is None or "y" not in port.batch):
-        raise UsageError(
-            f"{port.name}: a loss of Keras needs one model and batch['y']; or give a function as the loss, "
-            "and a reference"
-        )
-    if model is None:
-        raise UsageError(f"{port.name}: a loss of Keras needs one model; give a function of the batch")
-    inputs = input_names(model, port.batch)
-
-    def loss(batch: Mapping[str, Any]) -> Any:
-        given = [batch[name] for name in inputs]
-        outputs = model(given if len(given) > 1 else given[0])
-        return port.loss(batch["y"], outputs, batch.get("sample_weight"))
-
-    return loss
-
-
-def input_names(model: Any, batch: Mapping[str, Any]) -> list[str]:
-    """The names of what of the batch a model is called on: its own inputs', or `x`.
-
-    Raises:
-        UsageError: if the batch has neither.
-    """
-    own = list(getattr(model, "input_names", None) or [])
-    if own and all(name in batch for name in own):
-        return own
-    if "x" in batch:
-        return ["x"]
-    raise UsageError(
-        f"the batch has {', '.join(batch)}; name the model's inputs 'x', or {', '.join(own) or 'x'}"
-    )
-
-
 def _make_weights(loss: Callable[..., Any], tensors: Mapping[str, Any], mode: str) -> tuple[Any, ...]:
     """Call the loss once, so that the model makes its weights. Gives the variables that it read."""
     tensorflow = import_tensorflow()
@@ -220,6 +176,32 @@ def _compute(
     }
     computed["loss"] = np.asarray(value)
     carried = mirrored.gradients_to_leaves(gradients)
+    return computed | {f"gradient/{leaf}": gradient for leaf, gradient in carried.items()}
+
+
+def _compute_own(
+    port: LivePort, loss: Callable[..., Any], tensors: Mapping[str, Any], mirrored: Mirror, mode: str
+) -> dict[str, np.ndarray | None]:
+    """The loss and gradients of the port's own train step, and the outputs that its loss names."""
+    tensorflow = import_tensorflow()
+    assert port.gradients is not None
+    own, variables = port.gradients, []
+
+    def step(tensors: Mapping[str, Any]) -> Any:
+        value, pairs = split_gradients(own(tensors), port.name)
+        # A function of TensorFlow gives tensors only.
+        variables[:] = [variable for _, variable in pairs]
+        return value, [gradient for gradient, _ in pairs]
+
+    call = step if mode == "eager" else tensorflow.function(step, jit_compile=True if mode == "xla" else None)
+    value, gradients = call(tensors)
+    # After it: what the loss keeps, as a memory of attention, must not be there for the train step.
+    _, outputs = split_outputs(loss(tensors), "the loss")
+    computed: dict[str, np.ndarray | None] = {
+        f"output/{name}": np.asarray(output) for name, output in outputs.items()
+    }
+    computed["loss"] = np.asarray(value)
+    carried = mirrored.gradients_to_leaves(zip(gradients, variables, strict=True))
     return computed | {f"gradient/{leaf}": gradient for leaf, gradient in carried.items()}
 
 

@@ -33,9 +33,23 @@ def test_findings_as_text_and_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert [finding["code"] for finding in json.loads(capsys.readouterr().out)] == ["G001", "G004"]
 
 
-def test_a_port_is_no_file() -> None:
-    with pytest.raises(UsageError, match="built by code"):
-        diagnose(Path("package.module:build"))
+@pytest.mark.tf_any
+def test_a_live_port(capfd: pytest.CaptureFixture[str]) -> None:
+    """It runs in a process of its own, which the command says before."""
+    target = Path("tf_models.legacy.live_gradients:stopped")
+    assert diagnose(target, output_format="json") == 1
+    captured = capfd.readouterr()
+    assert captured.err == f"{target}: runs the port\n"
+    (finding,) = json.loads(captured.out)
+    assert finding["code"] == "G023"
+    assert finding["where"].startswith("stopped: ")
+
+
+def test_a_live_port_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="no module 'no_such_package"):
+        diagnose(Path("no_such_package.module:build"))
+    with pytest.raises(UsageError, match="brings its own inputs"):
+        diagnose(Path("package.module:build"), input_names=("x",))
 
 
 def test_codes(capsys: pytest.CaptureFixture[str]) -> None:

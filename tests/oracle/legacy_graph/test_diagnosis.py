@@ -131,3 +131,25 @@ def test_the_seeds_error_is_what_tensorflow_raises() -> None:
     ):
         tape.watch(source)
         loaded.signatures["serving_default"](source=source, lengths=tf.constant([3, 1]))
+
+
+@pytest.mark.tf_any
+def test_a_training_graph(tmp_path: Path) -> None:
+    """It holds the loop of its own gradient, which is no fault."""
+    from tf_models.legacy.loops import v1_session
+
+    tf = import_tensorflow()
+    with v1_session() as (v1, _):
+        kernel = v1.get_variable("kernel", [3, 3])
+        source = v1.placeholder(tf.float32, [None, 3], "source")
+        end = v1.while_loop(
+            lambda step, value: step < 3,
+            lambda step, value: (step + 1, tf.tanh(value @ kernel)),
+            [0, source],
+        )[1]
+        v1.train.GradientDescentOptimizer(0.1).minimize(tf.reduce_sum(end))
+        v1.train.export_meta_graph(str(tmp_path / "train.meta"))
+    forward, backward = diagnose(tmp_path / "train.meta")
+    assert (forward.code, forward.is_note) == ("G001", False)
+    assert (backward.code, backward.is_note) == ("G001", True)
+    assert backward.what.endswith("it computes a gradient")

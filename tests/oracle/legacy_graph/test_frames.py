@@ -48,6 +48,27 @@ def test_a_pruned_exit() -> None:
     assert found.variables[0].exit is None
 
 
+def test_an_exit_after_an_identity() -> None:
+    """The loops of gradients, which a training graph holds, are left so."""
+    changed = {"out": node("out", "Identity", ["switch"], T=1), "exit": node("exit", "Exit", ["out"], T=1)}
+    (found,) = read(loop(**changed)).loops.values()
+    assert found.variables[0].exit == "exit"
+
+
+def test_a_pruned_switch() -> None:
+    """Only the condition reads the second variable, so a pruned graph has no Switch of it."""
+    second = {
+        "less": node("less", "Less", ["second", "bound"], T=1),
+        "start": node("start", "Enter", ["x"], T=1, frame_name="f"),
+        "second": node("second", "Merge", ["start", "again"], T=1),
+        "again": node("again", "NextIteration", ["twice"], T=1),
+    }
+    (found,) = read(loop(**second)).loops.values()
+    one, other = found.variables
+    assert one.switch == "switch"
+    assert (other.switch, other.body, other.exit) == (None, None, None)
+
+
 def test_a_cond() -> None:
     data = node("p", "Placeholder", dtype=10) + node("x", "Placeholder", dtype=1)
     data += node("s", "Switch", ["x", "p"], T=1)
@@ -98,7 +119,7 @@ def test_nesting_is_read_from_the_graph() -> None:
     ("changed", "message"),
     [
         ({"next": None}, "'merge' .Merge. reads 'next', which is not in the graph"),
-        ({"cond": node("cond", "Identity", ["less"], T=10)}, "read by 0 Switch on a LoopCond"),
+        ({"cond": node("cond", "Identity", ["less"], T=10)}, "1 loop variables and 0 conditions"),
         ({"enter": node("enter", "Enter", ["x"], T=1)}, "names no frame"),
         ({"enter": node("enter", "Enter", ["x", "x"], T=1, frame_name="f")}, "does not read one value"),
         (

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oracle.frameworks import import_tensorflow
+from oracle.frameworks import import_tensorflow, installed_version
 from oracle.legacy_graph.repair import Repair, repair, repair_file, write_repaired
 from oracle.legacy_graph.verification import differentiate_model
 from tests.oracle.legacy_graph.golden import FOLDER, FROZEN_OUTPUTS, GRAPHS, SAVED, part, read_expected
@@ -40,6 +40,26 @@ def rename(name: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {key: arrays[saved] for key, saved in FROZEN_OUTPUTS.items()}
 
 
+REBUILT = {
+    "attention-decoder": (1, 5),
+    "bidirectional": (2, 10),
+    "frozen-lstm.pb": (2, 13),
+    "hub-module": (2, 11),
+    "stacked-gru": (2, 11),
+    "stacked-lstm": (2, 13),
+}
+"""How many cells Flax rebuilds, and how many of their gradients are compared."""
+
+
+def check_flax(name: str, figures: Any) -> None:
+    if installed_version("flax") is None:
+        assert not figures.cells
+        return
+    assert (len(figures.cells), len(figures.differences)) == REBUILT.get(name, (0, 0))
+    assert all(far < 5e-6 * size for far, size in figures.differences.values())
+    assert bool(figures.others) == (name in ("attention-decoder", "loop-in-cond", "loop-in-loop"))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_figures(name: str, repaired: dict[str, tuple[Repair, Path]]) -> None:
     done, _ = repaired[name]
@@ -58,6 +78,7 @@ def test_the_figures(name: str, repaired: dict[str, tuple[Repair, Path]]) -> Non
         assert one.scale > 0
         assert one.deviation < 1e-8 * max(one.scale, 1e-2)
     assert max(figures.rounding.values()) < 1e-5
+    check_flax(name, figures.flax)
     assert "equal to the original's bit for bit" in figures.describe()[0]
 
 

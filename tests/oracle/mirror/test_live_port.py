@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from oracle.errors import CaseError, OracleError, UsageError
-from oracle.live_port import LivePort, check_live, compare_live, is_target, load_build, record_live
+from oracle.live_port import LivePort, check_live, compare_live, load_build, record_live
+from oracle.user_code import is_target
 
 tf_only = [pytest.mark.tf, pytest.mark.jax, pytest.mark.filterwarnings("ignore")]
 

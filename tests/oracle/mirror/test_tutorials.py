@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+import oracle
+from oracle.assertion import GradientMismatchError
+from oracle.assertion_context import AssertionContext, use_context
 from oracle.live_port import LivePort, compare_live
 
 pytestmark = [pytest.mark.tf, pytest.mark.jax, pytest.mark.filterwarnings("ignore")]
@@ -32,29 +35,29 @@ def make(name: str, function: str = "build", **options: Any) -> LivePort:
 @pytest.mark.parametrize("name", PORTS)
 def test_tutorial_matches(name):
     """Every tensor within 1e-12 of its largest element."""
-    comparison = compare_live(lambda: make(name))
-    assert comparison.matches, comparison.findings
+    (comparison,) = oracle.assert_gradients_match(lambda: make(name))
     assert len(comparison.rows) >= 6
 
 
 @pytest.mark.parametrize("name", PORTS)
-def test_fault_is_red(name):
+def test_fault_is_red(name, tmp_path):
     """The same with one fault in what TensorFlow runs."""
     faulty = PORTS[name][2]
-    comparison = compare_live(lambda: make(name, faulty) if faulty else make(name, faulty=True))
-    assert not comparison.matches
+    with use_context(AssertionContext(folder=tmp_path)), pytest.raises(GradientMismatchError) as raised:
+        oracle.assert_gradients_match(lambda: make(name, faulty) if faulty else make(name, faulty=True))
+    (comparison,) = raised.value.comparisons
     assert any(row.status == "mismatch" and row.name.startswith("gradient/") for row in comparison.findings)
 
 
 def test_bahdanau_in_the_nmt_tutorial():
     """The tutorial's other attention."""
-    assert compare_live(lambda: make("networks_nmt", attention_type="bahdanau")).matches
+    oracle.assert_gradients_match(lambda: make("networks_nmt", attention_type="bahdanau"))
 
 
 @pytest.mark.parametrize("mode", ["function", "xla"])
 def test_modes(mode):
     """In `tf.function`, and compiled by XLA."""
-    assert compare_live(lambda: make("functional_lstm"), mode=mode).matches
+    oracle.assert_gradients_match(lambda: make("functional_lstm"), mode=mode)
 
 
 @pytest.mark.slow
@@ -65,11 +68,12 @@ def test_what_raises_is_a_finding():
     assert not comparison.matches
 
 
+@pytest.mark.gradient_oracle(precision="f32")
 @pytest.mark.parametrize("name", ["tied_embeddings", "tf1_multi_rnn"])
 def test_float32(name):
     """Held against the oracle's own float32 error."""
-    comparison = compare_live(lambda: make(name), dtype="float32")
-    assert comparison.matches, comparison.findings
+    (comparison,) = oracle.assert_gradients_match(lambda: make(name))
+    assert comparison.port.dtype == "float32"
     assert not compare_live(lambda: make(name, faulty=True), dtype="float32").matches
 
 
