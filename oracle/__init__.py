@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from oracle.assertion import GradientMismatchError, assert_gradients_match
     from oracle.bridge.mirror import MirrorError, MirrorSpec, mirror, mirrors
     from oracle.bridge.mirror.pieces import Piece
     from oracle.case import Case, random_case, read_case, write_case
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from oracle.errors import OracleError
     from oracle.legacy_graph.repair import repair
     from oracle.live_port import LivePort, compare_live
+    from oracle.pair import compare_pair
     from oracle.record import Record, read_record, record_port, write_record
     from oracle.report import render_text
     from oracle.run_jax import run_oracle
     from oracle.run_tf import run_port
     from oracle.runner import InProcess, TwoProcesses
     from oracle.spec import LSTM, Attention, AttentionNMT, EncoderDecoder
+    from oracle.verify import verify_record
 
 _HOMES = {
     "Attention": "oracle.spec",
@@ -30,6 +33,7 @@ _HOMES = {
     "Case": "oracle.case",
     "Comparison": "oracle.compare",
     "EncoderDecoder": "oracle.spec",
+    "GradientMismatchError": "oracle.assertion",
     "InProcess": "oracle.runner",
     "LSTM": "oracle.spec",
     "LivePort": "oracle.live_port",
@@ -41,7 +45,9 @@ _HOMES = {
     "Request": "oracle.check",
     "Row": "oracle.compare",
     "TwoProcesses": "oracle.runner",
+    "assert_gradients_match": "oracle.assertion",
     "compare_live": "oracle.live_port",
+    "compare_pair": "oracle.pair",
     "compare_records": "oracle.compare",
     "mirror": "oracle.bridge.mirror",
     "mirrors": "oracle.bridge.mirror",
@@ -53,6 +59,7 @@ _HOMES = {
     "repair": "oracle.legacy_graph.repair",
     "run_oracle": "oracle.run_jax",
     "run_port": "oracle.run_tf",
+    "verify_record": "oracle.verify",
     "write_case": "oracle.case",
     "write_record": "oracle.record",
 }
@@ -65,6 +72,7 @@ __all__ = [
     "Case",
     "Comparison",
     "EncoderDecoder",
+    "GradientMismatchError",
     "InProcess",
     "LivePort",
     "MirrorError",
@@ -75,7 +83,9 @@ __all__ = [
     "Request",
     "Row",
     "TwoProcesses",
+    "assert_gradients_match",
     "compare_live",
+    "compare_pair",
     "compare_records",
     "mirror",
     "mirrors",
@@ -87,6 +97,7 @@ __all__ = [
     "repair",
     "run_oracle",
     "run_port",
+    "verify_record",
     "write_case",
     "write_record",
 ]

@@ -21,7 +21,9 @@ from oracle.commands.compare import SETTINGS, compare
 from oracle.commands.decode import decode
 from oracle.commands.legacy import diagnose, explain_code, repair
 from oracle.commands.models import doctor, models
+from oracle.commands.record import record, recorder, verify
 from oracle.commands.train import train
+from oracle.commands.trajectory import trajectory
 from oracle.commands.weights import convert, inspect
 from oracle.errors import OracleError
 from oracle.settings import find_pyproject, read_settings
@@ -43,6 +45,10 @@ app = App(
 
 for _command in (
     compare,
+    trajectory,
+    recorder,
+    record,
+    verify,
     decode,
     diagnose,
     repair,

@@ -17,6 +17,7 @@ SETTINGS = {
     "data",
     "seed",
     "batch-size",
+    "witness",
     "processes",
     "output-format",
     "output",
@@ -29,11 +30,13 @@ SETTINGS = {
 def compare(
     *models: str,
     precision: Precision = "f64",
-    mode: Mode | None = None,
+    mode: Mode | Literal["all"] | None = None,
     weights: str | None = None,
     data: str | None = None,
     seed: int = 0,
     batch_size: int = 16,
+    witness: Literal["always", "on-finding", "never"] = "on-finding",
+    tolerance: float | None = None,
     processes: Literal[1, 2] = 2,
     output_format: OutputFormat = "text",
     output: Path | None = None,
@@ -43,20 +46,22 @@ def compare(
     """Check the gradients of ports against the oracle.
 
     Exits with 0 if every tensor of every port matches, with 1 if one does not, with 2 if the
-    comparison could not be made.
+    comparison could not be made, with 3 if the witness finds the oracle itself inconsistent.
 
     Parameters
     ----------
     models
         Models (`implicit_state`) or single ports (`implicit_state/exchanged`); see `oracle models`. A
         model of your own: a function that gives an `oracle.LivePort`, as `my_port.py:build` or
-        `package.module:build`. Without any, the TF1 original and its right conversion.
+        `package.module:build`. Or two records, `a.safetensors b.safetensors`. Without any, the TF1
+        original and its right conversion.
     precision
         What the ports compute in. The oracle is always in float64; float32 is held against the
         oracle's own float32 error.
     mode
         How TensorFlow runs the ports; by default as each port is meant to run. `oracle models` says
-        which port has which modes.
+        which port has which modes. `all` gives one table: every mode, unrolled loops too, in float64,
+        float32 and mixed precision, and first whether each gives the same bits from run to run.
     weights
         The prefix of a TensorFlow checkpoint, or `random`. By default, the trained weights that ship
         with each port.
@@ -67,6 +72,11 @@ def compare(
         The seed of every random choice.
     batch_size
         How many windows are cut from the series, or pairs of texts drawn.
+    witness
+        When to find out who is wrong, by differences of each side's own loss in float64: the port's model,
+        its gradient, or the oracle.
+    tolerance
+        Of two records: what they may differ by, as a part of a tensor's largest element.
     processes
         2 runs TensorFlow and JAX at the same time, and a model of your own in a process of its own; 1 runs
         them here, one after the other.
@@ -81,19 +91,39 @@ def compare(
     """
     from oracle.check import Request, check
     from oracle.errors import UsageError
-    from oracle.live_port import check_live, is_target
+    from oracle.live_port import check_live
     from oracle.progress import show_progress
     from oracle.runner import InProcess, LiveProcess, TwoProcesses
+    from oracle.user_code import is_target
+
+    files = [Path(name) for name in models if name.endswith(".safetensors")]
+    if tolerance is not None and not files:
+        raise UsageError("--tolerance is for two records; a port's is measured")
+    if files:
+        if len(files) != 2 or len(models) != 2:
+            raise UsageError(
+                "give two records to compare, and no model beside them; `oracle verify` takes one alone"
+            )
+        from oracle.commands.record import compare_files
+
+        report = {"output_format": output_format, "output": output, "verbose": verbose, "quiet": quiet}
+        return compare_files(*files, tolerance=tolerance, **report)
 
     own = tuple(name for name in models if is_target(name))
     named = tuple(name for name in models if not is_target(name))
     if own and (weights is not None or data is not None):
         raise UsageError(f"{own[0]} brings weights and a batch of its own; leave out --weights and --data")
-    _check_output(output)
+    check_output(output)
+    if mode == "all":
+        request = Request(named, weights=weights, data=data, seed=seed, batch_size=batch_size)
+        ways = {"processes": processes, "verbose": verbose, "quiet": quiet}
+        tables = _check_every_mode(request, own, run_named=bool(named or not own), **ways)
+        _deliver_modes(tables, output_format, output, quiet=quiet)
+        return 0 if tables and all(table.matches for table in tables) else 1
     comparisons = []
     with show_progress("comparing", quiet=quiet) as on_done:
         if named or not own:
-            request = Request(named, precision, mode, weights, data, seed, batch_size)
+            request = Request(named, precision, mode, weights, data, seed, batch_size, witness)
             with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
                 comparisons += check(request, runner, on_done=on_done)
         live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
@@ -102,11 +132,62 @@ def compare(
         elif own:
             with LiveProcess(verbose=verbose) as process:
                 comparisons += check_live(own, record=process.record, **live)
-    _deliver(comparisons, output_format, output, verbose=verbose, quiet=quiet)
-    return 0 if comparisons and all(comparison.matches for comparison in comparisons) else 1
+    deliver(comparisons, output_format, output, verbose=verbose, quiet=quiet)
+    return _choose_code(comparisons)
 
 
-def _check_output(output: Path | None) -> None:
+def _check_every_mode(
+    request: Any, own: Sequence[str], *, run_named: bool, processes: int, verbose: bool, quiet: bool
+) -> list[Any]:
+    """Every port in every mode and precision."""
+    from oracle.modes import check_live_modes, check_modes
+    from oracle.progress import show_progress
+    from oracle.runner import InProcess, LiveProcess, TwoProcesses
+
+    tables: list[Any] = []
+    with show_progress("comparing", quiet=quiet) as on_done:
+        if run_named:
+            with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
+                tables += check_modes(request, runner, on_done=on_done)
+        if own and processes == 1:
+            tables += check_live_modes(own, seed=request.seed, on_done=on_done)
+        elif own:
+            with LiveProcess(verbose=verbose) as process:
+                tables += check_live_modes(own, seed=request.seed, record=process.record, on_done=on_done)
+    return tables
+
+
+def _deliver_modes(
+    tables: Sequence[Any], output_format: OutputFormat, output: Path | None, *, quiet: bool
+) -> None:
+    """Put the tables of `--mode all` where they were asked for."""
+    from oracle.report import modes
+    from oracle.report.terminal import open_terminal
+    from oracle.storage import write_bytes
+
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if output_format == "text" and output is None:
+        modes.print_modes(tables, open_terminal(), quiet=quiet)
+        return
+    text = modes.RENDERERS[output_format](tables)
+    if output is not None:
+        write_bytes(output, text.encode())
+    elif output_format == "github" and summary:
+        with open(summary, "a", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _choose_code(comparisons: Sequence[Any]) -> int:
+    """The exit code: 3 for an oracle that is inconsistent, which no port's fault may hide."""
+    if any(found.witness is not None and found.witness.verdict == "oracle" for found in comparisons):
+        return 3
+    return 0 if comparisons and all(found.matches for found in comparisons) else 1
+
+
+def check_output(output: Path | None) -> None:
     """Refuse a place that cannot be written before minutes are spent on what should go there."""
     from oracle.errors import UsageError
 
@@ -116,7 +197,7 @@ def _check_output(output: Path | None) -> None:
         raise UsageError(f"{output}: cannot be written; give a file in a directory that can")
 
 
-def _deliver(
+def deliver(
     comparisons: Sequence[Any],
     output_format: OutputFormat,
     output: Path | None,
