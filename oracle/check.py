@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from oracle import zoo
@@ -19,6 +20,8 @@ from oracle.bridge.sites import find_sites
 from oracle.case import Case, check_seed, choose_dtypes, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
+from oracle.hearing import judge_records
+from oracle.judgement import Judgement
 from oracle.record import Record
 from oracle.runner import Runner
 from oracle.series import read_series, sunspots
@@ -28,6 +31,9 @@ from oracle.tolerance import FLOAT32_RUNS
 from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
+
+WitnessWhen = Literal["always", "on-finding", "never"]
+"""When the witness is asked who is wrong."""
 
 RANDOM_WEIGHTS = "random"
 """What is given for a checkpoint's path to draw the weights instead."""
@@ -47,6 +53,7 @@ class Request:
             project.
         seed: the seed of every random choice.
         batch_size: how many windows of the series, or pairs of texts.
+        witness: when the witness is asked who is wrong.
     """
 
     models: tuple[str, ...] = ()
@@ -56,6 +63,7 @@ class Request:
     data: str | None = None
     seed: int = 0
     batch_size: int = 16
+    witness: WitnessWhen = "on-finding"
 
 
 def check(
@@ -72,7 +80,7 @@ def check(
         OracleError: if the request cannot be carried out.
     """
     chosen = choose_ports(request)
-    cases = _Cases(request, runner)
+    cases = CaseMaker(request, runner)
     oracles: dict[int, _Oracle] = {}
     ports: list[tuple[Choice, Case, str, Future[Record]]] = []
     for choice, mode in chosen:
@@ -88,7 +96,50 @@ def check(
         yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
-        yield compare_records(port, truth, yardstick=yardstick)
+        comparison = compare_records(port, truth, yardstick=yardstick)
+        if _is_wanted(request.witness, comparison):
+            judgement = ask_witness(comparison, runner, case, port, truth)
+            on_done(f"the witness on {choice.name} in {dtype}")
+            comparison = msgspec.structs.replace(comparison, witness=judgement)
+        yield comparison
+
+
+def _is_wanted(when: WitnessWhen, comparison: Comparison) -> bool:
+    if comparison.failure is not None or not comparison.rows:
+        return False
+    return when == "always" or (when == "on-finding" and not comparison.matches)
+
+
+def ask_witness(comparison: Comparison, runner: Runner, case: Case, port: Record, truth: Record) -> Judgement:
+    """Have both sides heard, and say who is wrong. It is judged in float64, whatever the port ran in.
+
+    Args:
+        comparison: the port's record held against the oracle's.
+        runner: what runs the two sides.
+        case: what the records are of.
+        port: the port's record.
+        truth: the oracle's, in float64.
+    """
+    seed = case.seed
+    note: tuple[str, ...] = ()
+    if port.origin.dtype != "float64":
+        findings = comparison.findings
+        port = runner.run(
+            "tf", case, model=port.origin.model, mode=port.origin.mode, dtype="float64"
+        ).result()
+        if port.failure is not None:
+            said = f"cannot say who is wrong: in float64 the port raises {port.failure.type}"
+            return Judgement("unknown", (f"{said}: {port.failure.message}",), seed)
+        comparison = compare_records(port, truth)
+        if findings and comparison.matches:
+            return Judgement(
+                "precision", ("in float64 every tensor matches: what differs is precision",), seed
+            )
+        note = ("judged in float64",)
+    hearings = [runner.hear(side, case, port=port, oracle=truth, seed=seed) for side in ("tf", "jax")]
+    heard = (hearings[0].result(), hearings[1].result())
+    judgement = judge_records(case, comparison, (port, truth), heard, seed=seed)
+    return msgspec.structs.replace(judgement, lines=(*judgement.lines, *note))
 
 
 @dataclass(frozen=True)
@@ -125,7 +176,7 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
     return [(choice, zoo.choose_mode(choice.variant, request.mode, port=choice.name)) for choice in unique]
 
 
-class _Cases:
+class CaseMaker:
     """Cases made on demand: ports of one spec, with the same weights and data, share one."""
 
     def __init__(self, request: Request, runner: Runner) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from oracle.case import weight_shapes
 from oracle.errors import RecordError
+from oracle.judgement import FAULTS, Judgement
 from oracle.record import Failure, Origin, Record
 from oracle.tolerance import (
     Tolerance,
@@ -78,6 +79,7 @@ class Comparison(msgspec.Struct, frozen=True):
         rows: one a tensor, in the order of computation.
         failure: what the port raised, if it did; then there are no rows.
         left_out: the oracle's tensors that the caller asked not to compare.
+        witness: who is wrong, if the witness was asked.
     """
 
     port: Origin
@@ -85,11 +87,13 @@ class Comparison(msgspec.Struct, frozen=True):
     rows: tuple[Row, ...]
     failure: Failure | None = None
     left_out: tuple[str, ...] = ()
+    witness: Judgement | None = None
 
     @property
     def matches(self) -> bool:
-        """Whether something was compared and all of it agrees."""
-        return bool(self.rows) and self.failure is None and not self.findings
+        """Whether something was compared and all of it agrees, and the witness has nothing against it."""
+        agrees = bool(self.rows) and self.failure is None and not self.findings
+        return agrees and (self.witness is None or self.witness.verdict not in FAULTS)
 
     @property
     def findings(self) -> tuple[Row, ...]:

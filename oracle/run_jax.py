@@ -8,10 +8,14 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Literal
 
+import numpy as np
+
 from oracle.case import Case, cast_case, digest_case
 from oracle.decoding import DecodeOptions, Decoding, make_decoding
 from oracle.errors import UsageError
 from oracle.frameworks import import_jax, installed_version, precise_jax
+from oracle.hearing import gather_point, split_point
+from oracle.judgement import Hearing, choose_directions, hear
 from oracle.record import Origin, Record
 from oracle.spec import AttentionNMT, Spec
 from oracle.steps import attention_nmt, encoder_decoder
@@ -90,6 +94,62 @@ def decode_oracle(case: Case, *, options: DecodeOptions) -> Decoding:
         weights, batch = cast_case(case, "float64")
         greedy, beams = _compile_decoding(spec, options)(nest_leaves(weights), batch)
         return make_decoding(greedy, beams, options)
+
+
+def hear_oracle(case: Case, *, port: Record, oracle: Record, seed: int = 0) -> Hearing:
+    """Hear the oracle: its record's gradients against its own loss, by differences and by forward mode.
+
+    Args:
+        case: what both records are of.
+        port: the port's record, in float64, for the directions.
+        oracle: the oracle's.
+        seed: of the directions.
+
+    Raises:
+        MissingPackageError: if JAX or Flax is not installed.
+    """
+    import_jax()
+    with precise_jax():
+        weights, batch = cast_case(case, "float64")
+        compute, push = _compile_loss(case.spec)
+
+        def split(point: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+            leaves, moved = split_point(point, weights)
+            return nest_leaves(leaves), moved
+
+        def loss(point: Mapping[str, Any]) -> float:
+            leaves, moved = split(point)
+            return float(compute(leaves, moved, batch))
+
+        point, gradients, truths = gather_point(case, port, oracle)
+        leaves, floats = split(point)
+
+        def push_forward(direction: Mapping[str, Any]) -> float:
+            still = {name: np.zeros_like(array) for name, array in point.items()}
+            return float(push(leaves, floats, batch, *split({**still, **direction})))
+
+        directions = choose_directions(gradients, truths, seed=seed)
+        return hear(loss, point, truths, directions, forward_mode=push_forward)
+
+
+@functools.cache
+def _compile_loss(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The loss alone, of leaves, the floats of the batch that are moved, and the batch; and its slope."""
+    import jax
+
+    step = _find_step(spec).differentiate(spec)
+
+    def loss(leaves: Any, moved: Any, batch: Any) -> Any:
+        # What else the step gives is dropped by the compiler.
+        return step(leaves, {**batch, **moved})["loss"]
+
+    def push(leaves: Any, moved: Any, batch: Any, d_leaves: Any, d_moved: Any) -> Any:
+        def of(leaves: Any, moved: Any) -> Any:
+            return loss(leaves, moved, batch)
+
+        return jax.jvp(of, (leaves, moved), (d_leaves, d_moved))[1]
+
+    return jax.jit(loss), jax.jit(push)
 
 
 @functools.cache

@@ -18,6 +18,8 @@ from oracle.case import Case, cast_case, digest_case
 from oracle.decoding import DecodeOptions, Decoding, make_decoding
 from oracle.errors import BridgeError
 from oracle.frameworks import import_tensorflow, import_tfa, installed_version
+from oracle.hearing import gather_point, split_point
+from oracle.judgement import Hearing, choose_directions, hear, settle
 from oracle.record import Failure, Origin, Record
 from oracle.text import BOS, EOS
 
@@ -26,13 +28,25 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, np.ndarray]
 
+UNROLLED = "unrolled"
+"""The mode in which every step of the port's loops has operations of its own, in `tf.function`."""
+
+BITWISE = "bitwise the same"
+"""What `describe_repeats` says of runs that are."""
+
+Tensors = dict[str, np.ndarray | None]
+
+POLICIES = ("mixed_float16", "mixed_bfloat16")
+"""Keras' policies of mixed precision: weights in float32, computation in half of it."""
+
 
 def run_port(
     case: Case,
     *,
     model: str,
     mode: str | None = None,
-    dtype: Literal["float64", "float32"] = "float64",
+    dtype: Literal["float64", "float32", "mixed_float16", "mixed_bfloat16"] = "float64",
+    repeats: int = 1,
 ) -> Record:
     """Compute the outputs, the loss and every gradient of a port.
 
@@ -41,8 +55,10 @@ def run_port(
     Args:
         case: the spec, the weights and the batch.
         model: the port, `explicit_state/full`.
-        mode: one of `oracle.zoo.MODES`; by default the port's own.
-        dtype: the precision of the weights and the batch.
+        mode: one of `oracle.zoo.MODES`, or `unrolled`; by default the port's own.
+        dtype: the precision of the weights and the batch, or one of `POLICIES`.
+        repeats: how often to compute. The record has the first; from two on, its flag `repeats` says
+            whether the others were bitwise the same.
 
     Raises:
         MissingPackageError: if TensorFlow, or tfa where the port needs it, is not installed.
@@ -50,26 +66,32 @@ def run_port(
         BridgeError: if the port's variables are not those of the spec.
     """
     (choice,) = zoo.choose(model)
-    mode = zoo.choose_mode(choice.variant, mode, port=choice.name)
+    if mode != UNROLLED:
+        mode = zoo.choose_mode(choice.variant, mode, port=choice.name)
     tf = import_tensorflow()
     if choice.model.needs_tfa:
         import_tfa()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     module = importlib.import_module(f"tf_models.{choice.model.name}")
-    weights, batch = cast_case(case, dtype)
+    is_mixed = dtype in POLICIES
+    weights, batch = cast_case(case, "float32" if is_mixed else dtype)
+    kind = tf.keras.mixed_precision.Policy(dtype) if is_mixed else tf.as_dtype(dtype)
     run = _run_in_session if mode == "v1" else _run_in_function
+    flags = {"tf32": "off"}
     try:
-        tensors, variables = run(
-            module, choice.variant.name, case, weights, batch, mode=mode, dtype=tf.as_dtype(dtype)
+        runs, variables = run(
+            module, choice.variant.name, case, weights, batch, mode=mode, dtype=kind, repeats=repeats
         )
-        failure = None
+        tensors, failure = runs[0], None
+        if repeats > 1:
+            flags["repeats"] = describe_repeats(runs)
     except _PortRaisedError as error:
         tensors, variables, failure = {}, {}, error.failure
     origin = Origin(
         side="port",
         model=choice.name,
         mode=mode,
-        dtype=dtype,
+        dtype="mixed" if is_mixed else dtype,
         framework="tensorflow",
         versions={
             name: version
@@ -82,7 +104,7 @@ def run_port(
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,
-        flags={"tf32": "off"},
+        flags=flags | ({"policy": dtype} if is_mixed else {}),
     )
     return Record(case.spec, origin, tensors, variables, failure)
 
@@ -123,6 +145,46 @@ def decode_port(
     return make_decoding(ids, all_ids, options)
 
 
+def hear_port(case: Case, *, port: Record, oracle: Record, seed: int = 0) -> Hearing:
+    """Hear the port: its record's gradients against the slopes of its own loss, in float64.
+
+    The loss is computed in `tf.function`, whatever mode the record was made in.
+
+    Args:
+        case: what both records are of.
+        port: the port's record, in float64.
+        oracle: the oracle's, for the directions.
+        seed: of the directions.
+
+    Raises:
+        MissingPackageError: if TensorFlow, or tfa where the port needs it, is not installed.
+        UsageError: if there is no such port.
+    """
+    (choice,) = zoo.choose(port.origin.model)
+    tf = import_tensorflow()
+    if choice.model.needs_tfa:
+        import_tfa()
+    module = importlib.import_module(f"tf_models.{choice.model.name}")
+    weights, batch = cast_case(case, "float64")
+    tensors = {name: tf.constant(array) for name, array in batch.items()}
+    live, sites = _load_port(
+        module, choice.variant.name, case, weights, tensors, eager=False, dtype=tf.float64
+    )
+    by_name = live.variables_by_name()
+    compute = tf.function(lambda batch: live.step(batch).loss)
+
+    def loss(point: Arrays) -> float:
+        leaves, moved = split_point(point, weights)
+        for name, array in write_weights(sites, leaves).items():
+            by_name[name].assign(array)
+        return float(compute({**tensors, **{name: tf.constant(array) for name, array in moved.items()}}))
+
+    point, gradients, truths = gather_point(case, port, oracle)
+    directions = choose_directions(gradients, truths, seed=seed)
+    claims = {name: settle(gradients[name], truth) for name, truth in truths.items()}
+    return hear(loss, point, claims, directions)
+
+
 class _PortRaisedError(Exception):
     """The port raised: what it raised, as the record keeps it."""
 
@@ -143,17 +205,26 @@ def _call_port(function: Callable[..., Any], *arguments: Any, **options: Any) ->
 
 
 def _run_in_function(
-    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, *, mode: str, dtype: Any
-) -> tuple[dict[str, np.ndarray | None], dict[str, tuple[str, ...]]]:
-    """Run the port eagerly, in `tf.function`, or compiled by XLA. Gives tensors and variables."""
+    module: ModuleType,
+    variant: str,
+    case: Case,
+    weights: Arrays,
+    batch: Arrays,
+    *,
+    mode: str,
+    dtype: Any,
+    repeats: int,
+) -> tuple[list[Tensors], dict[str, tuple[str, ...]]]:
+    """Run the port eagerly, in `tf.function`, or compiled by XLA. Gives each run's tensors, and variables."""
     tf = import_tensorflow()
     tensors = {name: tf.constant(array) for name, array in batch.items()}
-    port, sites = _load_port(module, variant, case, weights, tensors, eager=mode == "eager", dtype=dtype)
+    options: dict[str, Any] = {"eager": mode == "eager", "dtype": dtype, "unrolled": mode == UNROLLED}
+    port, sites = _load_port(module, variant, case, weights, tensors, **options)
     step = port.step if mode == "eager" else tf.function(port.step)
     if mode == "xla":
         step = tf.function(port.step, jit_compile=True)
-    computed = tf.nest.map_structure(_to_numpy, _call_port(step, tensors))
-    return _name_tensors(sites, computed), _gradient_variables(sites)
+    computed = [tf.nest.map_structure(_to_numpy, _call_port(step, tensors)) for _ in range(repeats)]
+    return [_name_tensors(sites, run) for run in computed], _gradient_variables(sites)
 
 
 def _load_port(
@@ -165,10 +236,12 @@ def _load_port(
     *,
     eager: bool,
     dtype: Any,
+    unrolled: bool = False,
 ) -> tuple[Port, tuple[Site, ...]]:
     """Make a port with the weights, for all modes but v1. Its sites are given too."""
     tf = import_tensorflow()
-    port = _call_port(module.build, case.spec, variant=variant, dtype=dtype)
+    form = {"unrolled": True} if unrolled else {}
+    port = _call_port(module.build, case.spec, variant=variant, dtype=dtype, **form)
     # The port makes its variables at its first step. XLA cannot make any, so `tf.function` goes first.
     _call_port(port.step if eager else tf.function(port.step).get_concrete_function, tensors)
     sites = find_sites(case.spec, port.convention)
@@ -179,9 +252,17 @@ def _load_port(
 
 
 def _run_in_session(
-    module: ModuleType, variant: str, case: Case, weights: Arrays, batch: Arrays, *, mode: str, dtype: Any
-) -> tuple[dict[str, np.ndarray | None], dict[str, tuple[str, ...]]]:
-    """Run the port in a v1 graph and session. Gives tensors and variables."""
+    module: ModuleType,
+    variant: str,
+    case: Case,
+    weights: Arrays,
+    batch: Arrays,
+    *,
+    mode: str,
+    dtype: Any,
+    repeats: int,
+) -> tuple[list[Tensors], dict[str, tuple[str, ...]]]:
+    """Run the port in a v1 graph and session. Gives each run's tensors, and variables."""
     del mode
     tf = import_tensorflow()
     with tf.Graph().as_default():
@@ -195,15 +276,37 @@ def _run_in_session(
             session.run(tf.compat.v1.global_variables_initializer())
             for name, array in write_weights(sites, weights).items():
                 by_name[name].load(array, session)
-            values = iter(
-                _call_port(
-                    session.run,
-                    [tensor for tensor in fetched if tensor is not None],
-                    {tensors[name]: array for name, array in batch.items()},
-                )
-            )
-    filled = [None if tensor is None else np.asarray(next(values)) for tensor in fetched]
-    return _name_tensors(sites, tf.nest.pack_sequence_as(step, filled)), _gradient_variables(sites)
+            wanted = [tensor for tensor in fetched if tensor is not None]
+            feed = {tensors[name]: array for name, array in batch.items()}
+            runs = [iter(_call_port(session.run, wanted, feed)) for _ in range(repeats)]
+    named = []
+    for values in runs:
+        filled = [None if tensor is None else _to_numpy(next(values)) for tensor in fetched]
+        named.append(_name_tensors(sites, tf.nest.pack_sequence_as(step, filled)))
+    return named, _gradient_variables(sites)
+
+
+def describe_repeats(runs: Sequence[Mapping[str, np.ndarray | None]]) -> str:
+    """Whether runs of one port on one case are bitwise the same, and where they differ most.
+
+    Gives `3 runs, bitwise the same`, or `3 runs, 2 of 20 tensors differ, most gradient/x by 1.2e-17`.
+    """
+    differ = {}
+    for name, tensor in runs[0].items():
+        others = [run[name] for run in runs[1:]]
+        if tensor is None or any(other is None for other in others):
+            if not (tensor is None and all(other is None for other in others)):
+                differ[name] = float("inf")
+            continue
+        unequal = [other for other in others if other is not None and other.tobytes() != tensor.tobytes()]
+        if unequal:
+            apart = [np.abs(other.astype(np.float64) - tensor.astype(np.float64)) for other in unequal]
+            differ[name] = max(float(np.max(gap, initial=0.0)) for gap in apart)
+    if not differ:
+        return f"{len(runs)} runs, {BITWISE}"
+    worst = max(differ, key=lambda name: differ[name])
+    how_many = f"{len(differ)} of {len(runs[0])} tensors differ"
+    return f"{len(runs)} runs, {how_many}, most {worst} by {differ[worst]:.2g}"
 
 
 def _check_variables(sites: Sequence[Site], port: Port) -> dict[str, Any]:
@@ -232,7 +335,11 @@ def _gradient_variables(sites: Sequence[Site]) -> dict[str, tuple[str, ...]]:
 
 
 def _to_numpy(tensor: Any) -> np.ndarray | None:
-    return None if tensor is None else np.asarray(tensor)
+    if tensor is None:
+        return None
+    array = np.asarray(tensor)
+    # NumPy has no bfloat16 of its own; every one of them is a float32 number.
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _describe_device(tf: ModuleType) -> str:

@@ -23,8 +23,11 @@ from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variable
 from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
+from oracle.hearing import read_hearing
+from oracle.judgement import Hearing
+from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_port import LiveRecords, read_records
-from oracle.record import Record, read_record
+from oracle.record import Record, read_record, write_record
 from oracle.worker import raise_reply
 
 Side = Literal["tf", "jax"]
@@ -42,14 +45,20 @@ class Runner(Protocol):
 
     def __exit__(self, *exception: object) -> None: ...
 
-    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str) -> Future[Record]:
-        """Run a case on one side. The future raises what the side raised."""
+    def run(
+        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str, repeats: int = 1
+    ) -> Future[Record]:
+        """Run a case on one side, a port as often as asked. The future raises what the side raised."""
         ...
 
     def decode(
         self, side: Side, case: Case, *, model: str, mode: str | None, options: DecodeOptions
     ) -> Future[Decoding]:
         """Decode a case's sources on one side. The future raises what the side raised."""
+        ...
+
+    def hear(self, side: Side, case: Case, *, port: Record, oracle: Record, seed: int) -> Future[Hearing]:
+        """Hear one side on two float64 records of a case. The future raises what the side raised."""
         ...
 
     def read_checkpoint(self, path: str) -> Checkpoint:
@@ -66,13 +75,17 @@ class InProcess:
     def __exit__(self, *exception: object) -> None:
         return
 
-    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: Any) -> Future[Record]:
+    def run(
+        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: Any, repeats: int = 1
+    ) -> Future[Record]:
         """Run a case on one side, now."""
         if side == "tf":
-            from oracle.run_tf import run_port as run
-        else:
-            from oracle.run_jax import run_oracle as run
-        return _do_now(lambda: run(case, model=model, mode=mode, dtype=dtype))
+            from oracle.run_tf import run_port
+
+            return _do_now(lambda: run_port(case, model=model, mode=mode, dtype=dtype, repeats=repeats))
+        from oracle.run_jax import run_oracle
+
+        return _do_now(lambda: run_oracle(case, model=model, mode=mode, dtype=dtype))
 
     def decode(
         self, side: Side, case: Case, *, model: str, mode: Any, options: DecodeOptions
@@ -85,6 +98,14 @@ class InProcess:
         from oracle.run_jax import decode_oracle
 
         return _do_now(lambda: decode_oracle(case, options=options))
+
+    def hear(self, side: Side, case: Case, *, port: Record, oracle: Record, seed: int) -> Future[Hearing]:
+        """Hear one side on two float64 records of a case, now."""
+        if side == "tf":
+            from oracle.run_tf import hear_port as hear
+        else:
+            from oracle.run_jax import hear_oracle as hear
+        return _do_now(lambda: hear(case, port=port, oracle=oracle, seed=seed))
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Read a TensorFlow checkpoint here."""
@@ -124,12 +145,16 @@ class TwoProcesses:
             worker.close(kill=exception[0] is not None)
         self._folder.cleanup()
 
-    def run(self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str) -> Future[Record]:
+    def run(
+        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str, repeats: int = 1
+    ) -> Future[Record]:
         """Ask a side to run a case, when it has done what it was asked before."""
         case_path, record_path = self._new_path("case"), self._new_path("record")
         write_case(case, case_path)
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
+        if side == "tf":
+            request["repeats"] = repeats
         return self._workers[side].submit(request, lambda: read_record(record_path))
 
     def decode(
@@ -141,6 +166,17 @@ class TwoProcesses:
         request = {"do": "decode", "side": side, "case": str(case_path), "decoding": str(path)}
         request |= {"model": model, "mode": mode, "options": msgspec.to_builtins(options)}
         return self._workers[side].submit(request, lambda: read_decoding(path))
+
+    def hear(self, side: Side, case: Case, *, port: Record, oracle: Record, seed: int) -> Future[Hearing]:
+        """Ask a side about two float64 records of a case, when it has done what it was asked before."""
+        names = ("case", "port", "oracle", "hearing")
+        paths = {name: self._new_path(name) for name in names}
+        write_case(case, paths["case"])
+        write_record(port, paths["port"])
+        write_record(oracle, paths["oracle"])
+        request = {"do": "hear", "side": side, "seed": seed}
+        request |= {name: str(path) for name, path in paths.items()}
+        return self._workers[side].submit(request, lambda: read_hearing(paths["hearing"]))
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Have the TensorFlow side read a checkpoint."""
@@ -171,6 +207,14 @@ class LiveProcess:
     def __exit__(self, *exception: object) -> None:
         self._worker.close(kill=exception[0] is not None)
         self._folder.cleanup()
+
+    def diagnose(self, target: str, *, seed: int) -> list[Finding]:
+        """Have a live port made, run and watched. See `oracle.live_diagnosis.diagnose_live`."""
+        path = Path(self._folder.name) / f"{next(self._numbers)}-findings.json"
+        request = {"do": "diagnose", "target": target, "seed": seed, "findings": str(path)}
+        return self._worker.submit(
+            request, lambda: msgspec.json.decode(path.read_bytes(), type=list[Finding])
+        ).result()
 
     def record(self, target: str, *, dtype: str, mode: str | None, seed: int) -> LiveRecords:
         """Have a live port made, mirrored and run. See `oracle.live_port.record_live`."""

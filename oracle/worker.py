@@ -12,13 +12,17 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NoReturn, TextIO
+
+import msgspec
 
 from oracle import errors
 from oracle.case import read_case
 from oracle.decoding import DecodeOptions, write_decoding
 from oracle.errors import OracleError
-from oracle.record import write_record
+from oracle.hearing import write_hearing
+from oracle.record import read_record, write_record
 
 
 def main() -> None:
@@ -68,7 +72,7 @@ def _name_kind(error: OracleError) -> str:
 def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["do"] == "run":
         case = read_case(request["case"])
-        options = {name: request[name] for name in ("model", "mode", "dtype")}
+        options = {name: request[name] for name in ("model", "mode", "dtype", "repeats") if name in request}
         if request["side"] == "tf":
             from oracle.run_tf import run_port as run
         else:
@@ -90,11 +94,26 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
             decoding = decode_oracle(case, options=decoding_options)
         write_decoding(decoding, request["decoding"])
         return {}
+    if request["do"] == "hear":
+        if request["side"] == "tf":
+            from oracle.run_tf import hear_port as hear
+        else:
+            from oracle.run_jax import hear_oracle as hear
+        sides = {name: read_record(request[name]) for name in ("port", "oracle")}
+        hearing = hear(read_case(request["case"]), **sides, seed=request["seed"])
+        write_hearing(hearing, request["hearing"])
+        return {}
     if request["do"] == "live":
         from oracle.live_port import record_live, write_records
 
         options = {name: request[name] for name in ("dtype", "mode", "seed")}
         write_records(record_live(request["target"], **options), request["folder"])
+        return {}
+    if request["do"] == "diagnose":
+        from oracle.live_diagnosis import diagnose_live
+
+        findings = diagnose_live(request["target"], seed=request["seed"])
+        Path(request["findings"]).write_bytes(msgspec.json.encode(findings))
         return {}
     if request["do"] == "read":
         from oracle.bridge.checkpoints import read_checkpoint, write_variables

@@ -110,9 +110,10 @@ class Encoder(tf.Module):
 class Decoder(tf.Module):
     """Cells that are fed their attention to the encoder's outputs, step by step."""
 
-    def __init__(self, spec: Spec, dtype: tf.DType) -> None:
+    def __init__(self, spec: Spec, dtype: tf.DType, *, unrolled: bool = False) -> None:
         super().__init__()
         self.dtype = dtype
+        self.unrolled = unrolled
         self.embedding = tf.keras.layers.Embedding(spec.target_vocab, spec.embedding, dtype=dtype)
         cell = {"lstm": tf.keras.layers.LSTMCell, "gru": tf.keras.layers.GRUCell}[spec.cell]
         self.cells = [cell(2 * spec.units, dtype=dtype) for _ in range(spec.layers)]
@@ -150,17 +151,38 @@ class Decoder(tf.Module):
         self.attention_mechanism.setup_memory(memory, memory_sequence_length=source_length)
         # XLA must know how many steps there are at most.
         self.decoder.maximum_iterations = steps
-        outputs, final_state, _ = self.decoder(
-            embedded,
-            initial_state=self.start(states),
-            sequence_length=target_length,
-        )
+        options = {"initial_state": self.start(states), "sequence_length": target_length}
+        if self.unrolled:
+            return self.unroll(embedded, **options)
+        outputs, final_state, _ = self.decoder(embedded, **options)
         # The loop ends with the longest row.
         return Decoded(
             pad_steps(outputs.rnn_output, steps),
             pad_steps(outputs.alignments, steps),
             self.unpack(final_state.cell_state),
         )
+
+    def unroll(self, embedded: tf.Tensor, **options: Any) -> Decoded:
+        """The decoder's steps one by one, in Python. As in the loop, nothing is done once all rows end."""
+        finished, inputs, state = self.decoder.initialize(embedded, **options)
+        logits, alignments = [], []
+        for time in range(embedded.shape[1]):
+            goes_on = tf.logical_not(tf.reduce_all(finished))
+            outputs, next_state, inputs, ends = self.decoder.step(tf.constant(time), inputs, state)
+            finished = tf.logical_or(finished, ends)
+            logits.append(tf.where(goes_on, outputs.rnn_output, tf.zeros_like(outputs.rnn_output)))
+            alignments.append(tf.where(goes_on, outputs.alignments, tf.zeros_like(outputs.alignments)))
+            state = state.clone(
+                cell_state=tf.nest.map_structure(
+                    lambda new, old, go=goes_on: tf.where(go, new, old),
+                    next_state.cell_state,
+                    state.cell_state,
+                ),
+                attention=next_state.attention,
+                alignments=next_state.alignments,
+                attention_state=next_state.attention_state,
+            )
+        return Decoded(tf.stack(logits, axis=1), tf.stack(alignments, axis=1), self.unpack(state.cell_state))
 
     def start(self, states: list[State]) -> Any:
         """The wrapper's state before the first step, its cells in `states`."""
@@ -229,10 +251,11 @@ class AttentionNMT(tf.Module):
         *,
         learning_rate: float = 1e-3,
         weight_decay: float | None = None,
+        unrolled: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = Encoder(spec, dtype)
-        self.decoder = Decoder(spec, dtype)
+        self.decoder = Decoder(spec, dtype, unrolled=unrolled)
         self.optimizer = tf.keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
 
     def step(self, batch: Batch) -> Step:
@@ -368,10 +391,13 @@ ATTRIBUTES = (
 """Whatever holds a variable in one of the layers."""
 
 
-def build(spec: Spec, *, variant: str, dtype: tf.DType) -> AttentionNMT:
-    """Make the port. There is one variant."""
+def build(spec: Spec, *, variant: str, dtype: tf.DType, unrolled: bool = False) -> AttentionNMT:
+    """Make the port. There is one variant.
+
+    Unrolled is the decoder alone: Keras' unrolled layers go wrong backwards under a mask (docs/quirks.md).
+    """
     del variant
-    return AttentionNMT(spec, dtype)
+    return AttentionNMT(spec, dtype, unrolled=unrolled)
 
 
 def make_mechanism(attention: Attention, dtype: tf.DType) -> tfa.seq2seq.AttentionMechanism:

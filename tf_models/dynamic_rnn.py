@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import tensorflow as tf
 
@@ -22,8 +23,9 @@ class DynamicRNN(tf.Module):
 
     convention = "tf1"
 
-    def __init__(self, spec: EncoderDecoder) -> None:
+    def __init__(self, spec: EncoderDecoder, *, unrolled: bool = False) -> None:
         super().__init__()
+        self.unrolled = unrolled
         self.encoder_cell = v1.nn.rnn_cell.BasicLSTMCell(
             spec.encoder.units, forget_bias=spec.encoder.forget_bias
         )
@@ -40,14 +42,14 @@ class DynamicRNN(tf.Module):
         source, target = batch["source"], batch["target"]
         with v1_loops():
             with v1.variable_scope("encoder"):
-                encoded, encoder_state = v1.nn.dynamic_rnn(
+                encoded, encoder_state = self.run_cell(
                     self.encoder_cell,
                     source,
                     sequence_length=batch.get("source_length"),
                     dtype=source.dtype,
                 )
             with v1.variable_scope("decoder"):
-                decoded, decoder_state = v1.nn.dynamic_rnn(
+                decoded, decoder_state = self.run_cell(
                     self.decoder_cell,
                     target[:, :-1],
                     sequence_length=batch.get("target_length"),
@@ -66,6 +68,13 @@ class DynamicRNN(tf.Module):
             "output/prediction": outputs,
         }
         return forward, loss
+
+    def run_cell(self, cell: Any, inputs: tf.Tensor, **options: Any) -> tuple[tf.Tensor, Any]:
+        """Run a cell over batch-major inputs, in a loop or unrolled. Gives the outputs and the state."""
+        if not self.unrolled:
+            return v1.nn.dynamic_rnn(cell, inputs, **options)
+        outputs, state = v1.nn.static_rnn(cell, tf.unstack(inputs, axis=1), **options)
+        return tf.stack(outputs, axis=1), state
 
     def step(self, batch: Batch) -> Step:
         """Compute the outputs, the loss and its gradients by `tf.gradients`, as TF1 code does."""
@@ -106,10 +115,16 @@ class DynamicRNN(tf.Module):
         }
 
 
-def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType) -> DynamicRNN:
-    """Make the port. Its variants differ in the spec alone; it takes the batch's dtype."""
-    del variant, dtype
-    return DynamicRNN(spec)
+def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType, unrolled: bool = False) -> DynamicRNN:
+    """Make the port. Its variants differ in the spec alone; it takes the batch's dtype.
+
+    Raises:
+        NotImplementedError: if the dtype is a policy of Keras', which TF1's cells do not know.
+    """
+    del variant
+    if isinstance(dtype, tf.keras.mixed_precision.Policy):
+        raise NotImplementedError("cells of TF1 know no policy of mixed precision")
+    return DynamicRNN(spec, unrolled=unrolled)
 
 
 @contextlib.contextmanager

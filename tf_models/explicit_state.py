@@ -31,17 +31,21 @@ class BasicRNNEncoder(tf.keras.layers.Layer):
         units: units of the cell.
         time_major: whether tensors are [time, batch, features], as `targets[:-1]` presumes, or
             [batch, time, features].
+        unrolled: whether every step has operations of its own, in place of a loop.
     """
 
-    def __init__(self, units: int, *, time_major: bool = True, **options) -> None:
+    def __init__(
+        self, units: int, *, time_major: bool = True, unrolled: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
-        self.cell = tf.keras.layers.LSTMCell(units, dtype=self.dtype)
+        self.cell = tf.keras.layers.LSTMCell(units, dtype=self.dtype_policy)
         self.rnn = tf.keras.layers.RNN(
             self.cell,
             return_sequences=True,
             return_state=True,
             time_major=time_major,
-            dtype=self.dtype,
+            unroll=unrolled,
+            dtype=self.dtype_policy,
         )
 
     def call(self, inputs: tf.Tensor, initial_state: State | None = None) -> tuple[tf.Tensor, State]:
@@ -58,17 +62,21 @@ class BasicRNNDecoder(tf.keras.layers.Layer):
     Args:
         units: units of the cell.
         time_major: whether tensors are [time, batch, features] or [batch, time, features].
+        unrolled: whether every step has operations of its own, in place of a loop.
     """
 
-    def __init__(self, units: int, *, time_major: bool = True, **options) -> None:
+    def __init__(
+        self, units: int, *, time_major: bool = True, unrolled: bool = False, **options: Any
+    ) -> None:
         super().__init__(**options)
         self.time_major = time_major
-        self.cell = tf.keras.layers.LSTMCell(units, dtype=self.dtype)
+        self.unrolled = unrolled
+        self.cell = tf.keras.layers.LSTMCell(units, dtype=self.dtype_policy)
         self.decoder = tfa.seq2seq.BasicDecoder(
             self.cell,
             tfa.seq2seq.TrainingSampler(time_major=time_major),
             output_time_major=time_major,
-            dtype=self.dtype,
+            dtype=self.compute_dtype,
         )
 
     def call(self, inputs: tf.Tensor, initial_state: State | None = None) -> tuple[tf.Tensor, State]:
@@ -83,10 +91,21 @@ class BasicRNNDecoder(tf.keras.layers.Layer):
             initial_state = self.cell.get_initial_state(batch_size=batch, dtype=inputs.dtype)
         # XLA must know how many steps there are at most.
         self.decoder.maximum_iterations = inputs.shape[time_axis]
-        outputs, state, _ = self.decoder(
-            inputs, initial_state=initial_state, sequence_length=tf.fill([batch], time)
-        )
+        options = {"initial_state": initial_state, "sequence_length": tf.fill([batch], time)}
+        if self.unrolled:
+            return self.unroll(inputs, **options)
+        outputs, state, _ = self.decoder(inputs, **options)
         return outputs.rnn_output, state
+
+    def unroll(self, inputs: tf.Tensor, **options: Any) -> tuple[tf.Tensor, State]:
+        """The decoder's steps one by one, in Python."""
+        time_axis = 0 if self.time_major else 1
+        _, step_inputs, state = self.decoder.initialize(inputs, **options)
+        collected = []
+        for time in range(inputs.shape[time_axis]):
+            outputs, state, step_inputs, _ = self.decoder.step(tf.constant(time), step_inputs, state)
+            collected.append(outputs.rnn_output)
+        return tf.stack(collected, axis=time_axis), state
 
 
 class ExplicitState(tf.Module):
@@ -94,10 +113,10 @@ class ExplicitState(tf.Module):
 
     convention = "keras"
 
-    def __init__(self, spec: EncoderDecoder, dtype: tf.DType) -> None:
+    def __init__(self, spec: EncoderDecoder, dtype: tf.DType, *, unrolled: bool = False) -> None:
         super().__init__()
-        self.encoder = BasicRNNEncoder(spec.encoder.units, dtype=dtype)
-        self.decoder = BasicRNNDecoder(spec.decoder.units, dtype=dtype)
+        self.encoder = BasicRNNEncoder(spec.encoder.units, unrolled=unrolled, dtype=dtype)
+        self.decoder = BasicRNNDecoder(spec.decoder.units, unrolled=unrolled, dtype=dtype)
         self.projection = (
             tf.keras.layers.Dense(spec.target_features, dtype=dtype) if spec.projection else None
         )
@@ -112,10 +131,12 @@ class ExplicitState(tf.Module):
         with tf.GradientTape() as tape:
             tape.watch([inputs, batch["target"], *(initial_state or [])])
             targets = swap_batch_and_time(batch["target"])
-            encoded, state = self.encoder(inputs, initial_state=initial_state)
-            decoded, final_state = self.decoder(targets[:-1], initial_state=state)
+            # With a policy of mixed precision the cells compute in half precision, and the loss does not.
+            given, first_state = tf.nest.map_structure(self.cast, (targets[:-1], initial_state))
+            encoded, state = self.encoder(self.cast(inputs), initial_state=first_state)
+            decoded, final_state = self.decoder(given, initial_state=state)
             outputs = decoded if self.projection is None else self.projection(decoded)
-            loss = tf.reduce_mean(tf.square(outputs - targets[1:]))
+            loss = tf.reduce_mean(tf.square(tf.cast(outputs, targets.dtype) - targets[1:]))
         return differentiate(
             tape,
             name_forward(encoded, state, decoded, final_state, outputs),
@@ -126,6 +147,10 @@ class ExplicitState(tf.Module):
             initial_state=initial_state,
             variables=self.variables_by_name(),
         )
+
+    def cast(self, tensor: tf.Tensor | None) -> tf.Tensor | None:
+        """A tensor in the dtype that the cells compute in, itself if that is its own."""
+        return None if tensor is None else tf.cast(tensor, self.encoder.compute_dtype)
 
     def train_step(self, batch: Batch) -> tf.Tensor:
         """One step of the optimizer. Gives the loss before it."""
@@ -140,10 +165,10 @@ class ExplicitState(tf.Module):
         return name_variables(self.encoder.cell, self.decoder.cell, self.projection)
 
 
-def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType) -> ExplicitState:
-    """Make the port. There is one variant."""
+def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType, unrolled: bool = False) -> ExplicitState:
+    """Make the port. There is one variant. The dtype may be a policy of Keras'."""
     del variant
-    return ExplicitState(spec, dtype)
+    return ExplicitState(spec, dtype, unrolled=unrolled)
 
 
 def name_variables(

@@ -27,10 +27,10 @@ class ImplicitState(tf.Module):
     convention = "keras"
     unconnected_gradients = tf.UnconnectedGradients.NONE
 
-    def __init__(self, spec: EncoderDecoder, dtype: tf.DType) -> None:
+    def __init__(self, spec: EncoderDecoder, dtype: tf.DType, *, unrolled: bool = False) -> None:
         super().__init__()
-        self.encoder = BasicRNNEncoder(spec.encoder.units, dtype=dtype)
-        self.decoder = BasicRNNDecoder(spec.decoder.units, dtype=dtype)
+        self.encoder = BasicRNNEncoder(spec.encoder.units, unrolled=unrolled, dtype=dtype)
+        self.decoder = BasicRNNDecoder(spec.decoder.units, unrolled=unrolled, dtype=dtype)
         self.projection = (
             tf.keras.layers.Dense(spec.target_features, dtype=dtype) if spec.projection else None
         )
@@ -48,9 +48,10 @@ class ImplicitState(tf.Module):
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Decode from what is handed over. Gives the named outputs and the loss."""
         targets = swap_batch_and_time(batch["target"])
-        decoded, final_state = self.decoder(targets[:-1], initial_state=self.hand_over(state))
+        given = tf.cast(targets[:-1], self.decoder.compute_dtype)
+        decoded, final_state = self.decoder(given, initial_state=self.hand_over(state))
         outputs = decoded if self.projection is None else self.projection(decoded)
-        loss = tf.reduce_mean(tf.square(outputs - targets[1:]))
+        loss = tf.reduce_mean(tf.square(tf.cast(outputs, targets.dtype) - targets[1:]))
         return name_forward(encoded, state, decoded, final_state, outputs), loss
 
     def step(self, batch: Batch) -> Step:
@@ -108,10 +109,15 @@ class OutsideTape(ImplicitState):
 class StateDiscarded(ImplicitState):
     """The encoder is built with `return_state=False`: there is no state to hand over."""
 
-    def __init__(self, spec: EncoderDecoder, dtype: tf.DType) -> None:
-        super().__init__(spec, dtype)
+    def __init__(self, spec: EncoderDecoder, dtype: tf.DType, *, unrolled: bool = False) -> None:
+        super().__init__(spec, dtype, unrolled=unrolled)
         self.rnn = tf.keras.layers.RNN(
-            self.encoder.cell, return_sequences=True, return_state=False, time_major=True, dtype=dtype
+            self.encoder.cell,
+            return_sequences=True,
+            return_state=False,
+            time_major=True,
+            unroll=unrolled,
+            dtype=dtype,
         )
 
     def encode(self, inputs: tf.Tensor) -> tuple[tf.Tensor, None]:
@@ -166,6 +172,6 @@ VARIANTS = {
 }
 
 
-def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType) -> ImplicitState:
-    """Make the variant of that name."""
-    return VARIANTS[variant](spec, dtype)
+def build(spec: EncoderDecoder, *, variant: str, dtype: tf.DType, unrolled: bool = False) -> ImplicitState:
+    """Make the variant of that name. The dtype may be a policy of Keras'."""
+    return VARIANTS[variant](spec, dtype, unrolled=unrolled)

@@ -20,6 +20,7 @@ from oracle.report.verdict import (
     name_port,
     state_tolerance,
     state_verdict,
+    state_witness,
     summarise,
 )
 
@@ -44,7 +45,7 @@ def print_text(
     for comparison in comparisons:
         if not quiet:
             _print_tables(comparison, console, verbose=verbose)
-        _print_verdict(comparison, console)
+        _print_verdict(comparison, console, quiet=quiet)
     if len(comparisons) > 1:
         console.print(summarise(comparisons))
 
@@ -61,10 +62,14 @@ def _print_tables(comparison: Comparison, console: Console, *, verbose: bool) ->
         console.print(escape(comparison.failure.traceback), soft_wrap=True)
 
 
-def _print_verdict(comparison: Comparison, console: Console) -> None:
+def _print_verdict(comparison: Comparison, console: Console, *, quiet: bool) -> None:
     word, style = ("PASS", "bold green") if comparison.matches else ("FAIL", "bold red")
     line = f"{name_port(comparison)}: {state_verdict(comparison)}; {state_tolerance(comparison)}"
     console.print(Text.assemble((word, style), " ", line), soft_wrap=True)
+    ours = comparison.witness is not None and comparison.witness.verdict == "oracle"
+    if not quiet or ours:
+        for said in state_witness(comparison):
+            console.print(f"     {said}", style="bold red" if ours else "", markup=False, soft_wrap=True)
     console.print()
 
 

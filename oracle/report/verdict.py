@@ -22,14 +22,23 @@ def state_verdict(comparison: Comparison) -> str:
     if not comparison.rows:
         return "nothing was compared"
     total = len(comparison.rows)
-    if comparison.matches:
+    if not comparison.findings:
         left_out = f"; {len(comparison.left_out)} were left out, as asked" if comparison.left_out else ""
         frozen = comparison.port.flags.get("frozen")
         untrained = f"; not compared, since the port does not train them: {frozen}" if frozen else ""
-        return f"all {total} tensors match{left_out}{untrained}"
+        against = "" if comparison.matches else ", but the witness is against it"
+        return f"all {total} tensors match{left_out}{untrained}{against}"
     findings = comparison.findings
     kinds = ", ".join(f"{number} {status}" for status, number in Counter(_statuses(findings)).items())
     return f"{len(findings)} of {total} tensors do not match ({kinds}), first {findings[0].name}"
+
+
+def state_witness(comparison: Comparison) -> list[str]:
+    """What the witness says of who is wrong: a line or two, none if it was not asked."""
+    judgement = comparison.witness
+    if judgement is None:
+        return []
+    return [f"witness: {judgement.lines[0]}", *judgement.lines[1:]]
 
 
 def state_tolerance(comparison: Comparison) -> str:
