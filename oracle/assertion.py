@@ -17,6 +17,7 @@ from oracle.case import Dtype, check_seed, choose_dtypes
 from oracle.compare import Comparison, Row
 from oracle.errors import CaseError, UsageError
 from oracle.frameworks import import_tensorflow
+from oracle.judgement import WitnessWhen
 from oracle.live_port import Build, LivePort, record_live, write_records
 from oracle.record import write_record
 from oracle.report.verdict import (
@@ -26,6 +27,7 @@ from oracle.report.verdict import (
     name_port,
     state_tolerance,
     state_verdict,
+    state_witness,
 )
 from oracle.step_port import record_step
 from oracle.verify import verify_record
@@ -58,6 +60,7 @@ def assert_gradients_match(
     precision: Precision | None = None,
     mode: str | None = None,
     seed: int | None = None,
+    witness: WitnessWhen = "on-finding",
 ) -> tuple[Comparison, ...]:
     """Fail unless every gradient of a TensorFlow port is the one that JAX computes.
 
@@ -81,6 +84,7 @@ def assert_gradients_match(
         precision: for ports that are built: `f64`, `f32` or `both`; by default the context's, `f64`.
         mode: how TensorFlow runs a live port: `eager`, `function` or `xla`; by default `eager`.
         seed: of every random choice; by default 0.
+        witness: when to find out who is wrong, of a live port in float64: it takes a few hundred losses.
 
     Returns:
         What was compared, one for each precision.
@@ -100,7 +104,7 @@ def assert_gradients_match(
         runs = [_run_step(port, loss, batch, reference, weights, seed)]
     else:
         build, dtypes = _make_build(port, loss, batch, reference, weights, precision)
-        runs = [_run_live(build, dtype, mode, seed) for dtype in dtypes]
+        runs = [_run_live(build, dtype, mode, seed, witness) for dtype in dtypes]
     comparisons = tuple(run.comparison for run in runs)
     context.comparisons.extend(comparisons)
     if not all(comparison.matches for comparison in comparisons):
@@ -124,8 +128,8 @@ class _Run:
     repeat: str = ""
 
 
-def _run_live(build: Build, dtype: Dtype, mode: str, seed: int) -> _Run:
-    records = record_live(build, dtype=dtype, mode=mode, seed=seed)
+def _run_live(build: Build, dtype: Dtype, mode: str, seed: int, witness: WitnessWhen) -> _Run:
+    records = record_live(build, dtype=dtype, mode=mode, seed=seed, witness=witness)
     return _Run(records.compare(), lambda folder: write_records(records, folder))
 
 
@@ -281,7 +285,7 @@ def _explain_one(comparison: Comparison) -> list[str]:
         if row.max_abs is not None:
             lines.append(f"    max abs error {row.max_abs:.3g}{_relative(row)}; needed {_needed(row)}")
     lines.append(f"  {state_tolerance(comparison)}")
-    return lines
+    return [*lines, *(f"  {said}" for said in state_witness(comparison))]
 
 
 def _badness(row: Row) -> float:

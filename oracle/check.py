@@ -21,7 +21,7 @@ from oracle.case import Case, check_seed, choose_dtypes, jitter_case, random_wei
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.hearing import judge_records
-from oracle.judgement import Judgement
+from oracle.judgement import Judgement, WitnessWhen
 from oracle.record import Record
 from oracle.runner import Runner
 from oracle.series import read_series, sunspots
@@ -31,9 +31,6 @@ from oracle.tolerance import FLOAT32_RUNS
 from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
-
-WitnessWhen = Literal["always", "on-finding", "never"]
-"""When the witness is asked who is wrong."""
 
 RANDOM_WEIGHTS = "random"
 """What is given for a checkpoint's path to draw the weights instead."""
@@ -97,17 +94,11 @@ def check(
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
         comparison = compare_records(port, truth, yardstick=yardstick)
-        if _is_wanted(request.witness, comparison):
+        if comparison.wants_witness(request.witness):
             judgement = ask_witness(comparison, runner, case, port, truth)
             on_done(f"the witness on {choice.name} in {dtype}")
             comparison = msgspec.structs.replace(comparison, witness=judgement)
         yield comparison
-
-
-def _is_wanted(when: WitnessWhen, comparison: Comparison) -> bool:
-    if comparison.failure is not None or not comparison.rows:
-        return False
-    return when == "always" or (when == "on-finding" and not comparison.matches)
 
 
 def ask_witness(comparison: Comparison, runner: Runner, case: Case, port: Record, truth: Record) -> Judgement:

@@ -1,6 +1,7 @@
 """The command line: parse, call, exit code. No logic, and no framework is imported to start it.
 
-Exit codes: 0 everything matches; 1 a finding; 2 a usage or environment error; 3 a defect of ours.
+Exit codes: 0 everything matches; 1 a finding; 2 a usage or environment error; 3 a defect of ours,
+or an oracle that is inconsistent.
 """
 
 from __future__ import annotations

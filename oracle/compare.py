@@ -10,7 +10,7 @@ import numpy as np
 
 from oracle.case import weight_shapes
 from oracle.errors import RecordError
-from oracle.judgement import FAULTS, Judgement
+from oracle.judgement import FAULTS, Judgement, WitnessWhen
 from oracle.record import Failure, Origin, Record
 from oracle.tolerance import (
     Tolerance,
@@ -94,6 +94,12 @@ class Comparison(msgspec.Struct, frozen=True):
         """Whether something was compared and all of it agrees, and the witness has nothing against it."""
         agrees = bool(self.rows) and self.failure is None and not self.findings
         return agrees and (self.witness is None or self.witness.verdict not in FAULTS)
+
+    def wants_witness(self, when: WitnessWhen) -> bool:
+        """Whether the witness is to be asked, of something that was compared."""
+        if self.failure is not None or not self.rows:
+            return False
+        return when == "always" or (when == "on-finding" and not self.matches)
 
     @property
     def findings(self) -> tuple[Row, ...]:

@@ -29,6 +29,9 @@ from oracle.witness import (
     measure_slope,
 )
 
+WitnessWhen = Literal["always", "on-finding", "never"]
+"""When the witness is asked who is wrong."""
+
 Gradients = Mapping[str, np.ndarray | None]
 """Gradients by the names of what they are by: `encoder/cell/kernel`, `batch/source`."""
 

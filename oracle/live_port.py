@@ -14,13 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import msgspec
 import numpy as np
 
 from oracle.case import Dtype, check_seed, choose_dtypes
 from oracle.compare import Comparison, compare_records
-from oracle.errors import CaseError, UsageError
+from oracle.errors import CaseError, RecordError, UsageError
 from oracle.frameworks import import_tensorflow
+from oracle.judgement import Judgement, WitnessWhen
 from oracle.record import Record, read_record, write_record
+from oracle.storage import write_bytes
 from oracle.tolerance import FLOAT32_RUNS
 from oracle.user_code import load_factory
 
@@ -102,19 +105,33 @@ Recorder = Callable[..., "LiveRecords"]
 
 @dataclass(frozen=True)
 class LiveRecords:
-    """What both sides computed: the port's record, the oracle's, and in float32 the yardstick's."""
+    """What both sides computed.
+
+    Args:
+        port: the port's record.
+        oracle: the oracle's.
+        yardstick: in float32, the oracle's in float32.
+        witness: who is wrong, if the witness was asked.
+    """
 
     port: Record
     oracle: Record
     yardstick: tuple[Record, ...] = ()
+    witness: Judgement | None = None
 
     def compare(self) -> Comparison:
         """Hold them against each other."""
-        return compare_records(self.port, self.oracle, yardstick=self.yardstick)
+        comparison = compare_records(self.port, self.oracle, yardstick=self.yardstick)
+        return msgspec.structs.replace(comparison, witness=self.witness)
 
 
 def compare_live(
-    target: str | Build, *, dtype: Dtype = "float64", mode: str | None = None, seed: int = 0
+    target: str | Build,
+    *,
+    dtype: Dtype = "float64",
+    mode: str | None = None,
+    seed: int = 0,
+    witness: WitnessWhen = "never",
 ) -> Comparison:
     """Make, mirror, run and compare a live port.
 
@@ -123,13 +140,14 @@ def compare_live(
         dtype: the precision of the port, `tf.keras.backend.floatx` while it is made and run.
         mode: how TensorFlow runs it: `eager` (the default), `function` or `xla`.
         seed: of every random choice of TensorFlow and NumPy, and so of the initial weights.
+        witness: when to find out who is wrong. A float64 comparison only.
 
     Raises:
         UsageError: if there is no such function or mode, or it or the reference raises.
         CaseError: if what it gives cannot be run.
         MirrorError: if a part of the model has no counterpart, or the loss reads a weight of no model.
     """
-    return record_live(target, dtype=dtype, mode=mode, seed=seed).compare()
+    return record_live(target, dtype=dtype, mode=mode, seed=seed, witness=witness).compare()
 
 
 def check_live(
@@ -138,6 +156,7 @@ def check_live(
     precision: Literal["f64", "f32", "both"] = "f64",
     mode: str | None = None,
     seed: int = 0,
+    witness: WitnessWhen = "on-finding",
     record: Recorder | None = None,
     on_done: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Comparison]:
@@ -148,6 +167,7 @@ def check_live(
         precision: what the ports compute in.
         mode: how TensorFlow runs them.
         seed: of every random choice.
+        witness: when to find out who is wrong.
         record: what makes and runs a port; by default `record_live`, in this process.
         on_done: called with a line for people when something is done.
 
@@ -159,13 +179,18 @@ def check_live(
     dtypes = choose_dtypes(precision)
     for target in targets:
         for dtype in dtypes:
-            comparison = record(target, dtype=dtype, mode=mode, seed=seed).compare()
+            comparison = record(target, dtype=dtype, mode=mode, seed=seed, witness=witness).compare()
             on_done(f"{target} in {dtype}")
             yield comparison
 
 
 def record_live(
-    target: str | Build, *, dtype: Dtype = "float64", mode: str | None = None, seed: int = 0
+    target: str | Build,
+    *,
+    dtype: Dtype = "float64",
+    mode: str | None = None,
+    seed: int = 0,
+    witness: WitnessWhen = "never",
 ) -> LiveRecords:
     """As `compare_live`, but give the records of both sides."""
     from oracle.bridge.mirror.run_oracle_side import run_oracle_side
@@ -188,7 +213,16 @@ def record_live(
     yardstick = ()
     if dtype == "float32":
         yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
-    return LiveRecords(run.record, truth, yardstick)
+    records = LiveRecords(run.record, truth, yardstick)
+    if dtype == "float64" and witness != "never":
+        comparison = records.compare()
+        if comparison.wants_witness(witness):
+            from oracle.bridge.mirror.hear_live import hear_live
+
+            with use_precision(dtype, seed):
+                judgement = hear_live(port, run, truth, comparison, seed=seed)
+            records = replace(records, witness=judgement)
+    return records
 
 
 def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:
@@ -201,6 +235,8 @@ def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:
     write_record(records.oracle, Path(folder) / _ORACLE)
     for number, run in enumerate(records.yardstick):
         write_record(run, Path(folder) / _YARDSTICK.format(number))
+    if records.witness is not None:
+        write_bytes(Path(folder) / _WITNESS, msgspec.json.encode(records.witness))
 
 
 def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
@@ -212,10 +248,17 @@ def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
     folder = Path(folder)
     count = len(list(folder.glob(_YARDSTICK.format("*"))))
     yardstick = tuple(read_record(folder / _YARDSTICK.format(number)) for number in range(count))
-    return LiveRecords(read_record(folder / _PORT), read_record(folder / _ORACLE), yardstick)
+    said, witness = folder / _WITNESS, None
+    if said.is_file():
+        try:
+            witness = msgspec.json.decode(said.read_bytes(), type=Judgement)
+        except msgspec.DecodeError as error:
+            raise RecordError(f"{said}: not what the witness said: {error}; record it anew") from error
+    return LiveRecords(read_record(folder / _PORT), read_record(folder / _ORACLE), yardstick, witness)
 
 
 _PORT, _ORACLE, _YARDSTICK = "port.safetensors", "oracle.safetensors", "yardstick-{}.safetensors"
+_WITNESS = "witness.json"
 
 
 def load_build(target: str) -> Build:

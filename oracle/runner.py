@@ -24,7 +24,7 @@ from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
 from oracle.hearing import read_hearing
-from oracle.judgement import Hearing
+from oracle.judgement import Hearing, WitnessWhen
 from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_port import LiveRecords, read_records
 from oracle.record import Record, read_record, write_record
@@ -216,12 +216,14 @@ class LiveProcess:
             request, lambda: msgspec.json.decode(path.read_bytes(), type=list[Finding])
         ).result()
 
-    def record(self, target: str, *, dtype: str, mode: str | None, seed: int) -> LiveRecords:
+    def record(
+        self, target: str, *, dtype: str, mode: str | None, seed: int, witness: WitnessWhen = "never"
+    ) -> LiveRecords:
         """Have a live port made, mirrored and run. See `oracle.live_port.record_live`."""
         folder = Path(self._folder.name) / str(next(self._numbers))
         folder.mkdir()
         request = {"do": "live", "target": target, "folder": str(folder)}
-        request |= {"dtype": dtype, "mode": mode, "seed": seed}
+        request |= {"dtype": dtype, "mode": mode, "seed": seed, "witness": witness}
         return self._worker.submit(request, lambda: read_records(folder)).result()
 
 

@@ -106,7 +106,7 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["do"] == "live":
         from oracle.live_port import record_live, write_records
 
-        options = {name: request[name] for name in ("dtype", "mode", "seed")}
+        options = {name: request[name] for name in ("dtype", "mode", "seed", "witness")}
         write_records(record_live(request["target"], **options), request["folder"])
         return {}
     if request["do"] == "diagnose":

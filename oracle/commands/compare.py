@@ -127,6 +127,7 @@ def compare(
             with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
                 comparisons += check(request, runner, on_done=on_done)
         live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
+        live["witness"] = witness
         if own and processes == 1:
             comparisons += check_live(own, **live)
         elif own:
