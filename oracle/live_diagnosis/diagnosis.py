@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from oracle.bridge.mirror.port_loss import make_loss
-from oracle.errors import OracleError
+from oracle.errors import CaseError, OracleError
 from oracle.frameworks import import_tensorflow
 from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_diagnosis.failures import explain_raise
 from oracle.live_diagnosis.holders import walk
 from oracle.live_diagnosis.missing import explain_left_out, explain_missing, make_finding
 from oracle.live_diagnosis.recording import Recording, record_operations
-from oracle.live_diagnosis.runs import Run, Weight, find_roots, run_port
+from oracle.live_diagnosis.runs import Run, Weight, find_roots, find_weights, run_port
 from oracle.live_diagnosis.state import (
     Explained,
     find_dropped_state,
@@ -41,14 +41,17 @@ def diagnose_live(target: str | Build, *, seed: int = 0) -> list[Finding]:
 
     Raises:
         UsageError: if there is no such function, or making the port raises.
-        CaseError: if what it gives cannot be run.
+        CaseError: if what it gives cannot be run, or has no weights.
     """
     tensorflow = import_tensorflow()
     name = target if isinstance(target, str) else ""
     functions_were_eager = tensorflow.config.functions_run_eagerly()
+    backend = tensorflow.keras.backend
+    floatx_was = backend.floatx()
     with record_operations() as recording:
-        build = load_build(target) if isinstance(target, str) else target
         try:
+            backend.set_floatx("float32")
+            build = load_build(target) if isinstance(target, str) else target
             tensorflow.config.run_functions_eagerly(False)
             port = _make(build, name, recording, seed)
             hidden = find_hidden_variables(walk(find_roots(port)), where=port.name)
@@ -77,15 +80,22 @@ def diagnose_live(target: str | Build, *, seed: int = 0) -> list[Finding]:
                     return run_port(port, _loss_of(port), recording)
 
             found = _judge(recording, pairs, probe)
+            if not (hidden or found or watched[-1].weights):
+                raise CaseError(
+                    f"{port.name}: the models ({', '.join(port.models)}) hold no trainable variable, so "
+                    "there is no gradient to diagnose; give the objects that hold the weights"
+                )
             if not found:
                 found = find_misshapen(recording, watched[-1], where=port.name)
             if not found:
                 found = find_infinite(recording, watched[-1], where=port.name)
             if not found:
                 other = probe(watched[-1].weights)
-                found = find_zero(recording, watched[-1], other.gradients, where=port.name)
+                # Where it is zero at both, the other weights show by what: nothing there is zero by chance.
+                found = find_zero(recording, other, watched[-1].gradients, where=port.name)
         finally:
             tensorflow.config.run_functions_eagerly(functions_were_eager)
+            backend.set_floatx(floatx_was)
     return _drop_repeated([*hidden, *found])
 
 
@@ -112,7 +122,8 @@ def _run_twice(port: LivePort, recording: Recording, seed: int) -> tuple[list[Ru
     try:
         for _ in range(2):
             import_tensorflow().keras.utils.set_random_seed(seed)
-            runs.append(run_port(port, loss, recording))
+            with _kept_weights(find_weights(port)):
+                runs.append(run_port(port, loss, recording))
     except OracleError:
         raise
     except Exception as error:  # Whatever it is: it is the answer.
@@ -159,6 +170,18 @@ def _changed_weights(weights: Sequence[Weight], seed: int) -> Iterator[None]:
     finally:
         for weight, value in zip(weights, before, strict=True):
             weight.variable.assign(value)
+
+
+@contextlib.contextmanager
+def _kept_weights(weights: Sequence[Weight]) -> Iterator[None]:
+    """Put the weights back after the context, whatever is done to them in it."""
+    before = [weight.variable.numpy() for weight in weights]
+    try:
+        yield
+    finally:
+        for weight, value in zip(weights, before, strict=True):
+            if weight.variable.numpy().tobytes() != value.tobytes():
+                weight.variable.assign(value)
 
 
 def _drop_repeated(findings: Sequence[Finding]) -> list[Finding]:

@@ -15,6 +15,9 @@ SHAPES = frozenset(
 
 HELD = frozenset({"StopGradient", "PreventGradient"})
 
+STEPS = frozenset({"Round", "Rint", "Floor", "Ceil", "FloorDiv"})
+"""What has a gradient by name that is always None."""
+
 PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
@@ -65,6 +68,8 @@ def has_gradient(op_type: str) -> bool:
     import_tensorflow()
     from tensorflow.python.framework import op_def_registry, ops
 
+    if op_type in STEPS:
+        return False
     if op_def_registry.get(op_type) is None:
         return True
     try:

@@ -133,6 +133,11 @@ def _explain_absence(
     recording: Recording, run: Run, forward: Sequence[Operation], reached: set[int], weight: Weight
 ) -> Cause:
     if not any(weight.handle in operation.inputs for operation in forward):
+        made = follow(recording.in_phase(0), [weight.handle])
+        early = [read for read in recording.reads if read.phase == 0 and read.tensor in made]
+        if early:
+            what = "the loss never reads it, but its value was taken as NumPy here while the port was made"
+            return "G026", early[-1].place, what
         return "G026", "", "the loss never reads it"
     reads = [
         read

@@ -14,7 +14,7 @@ from oracle.live_diagnosis.flow import HELD, SHAPES, follow, is_floating, trace_
 from oracle.live_diagnosis.holders import Held, is_mechanism, is_sampler
 from oracle.live_diagnosis.missing import make_finding, name_several
 from oracle.live_diagnosis.recording import LayerCall, Operation, Recording, number_of
-from oracle.live_diagnosis.runs import Run, Weight
+from oracle.live_diagnosis.runs import Run
 
 
 @dataclass(frozen=True)
@@ -102,36 +102,74 @@ def find_dropped_state(recording: Recording, run: Run, names: Mapping[int, str],
         names: the paths of the port's layers, by identity.
         where: what to call the port.
     """
-    operations = recording.operations
     forward = recording.in_phase(run.phase)
     needed = trace_back(forward, [run.loss])
-    calls = [call for call in recording.calls if call.phase == run.phase]
+    calls = [call for call in recording.calls if call.phase == run.phase and _is_recurrent(call.layer)]
+    lost: dict[tuple[int, bool], list[tuple[LayerCall, LayerCall]]] = {}
+    kept: set[int] = set()
     for call in calls:
-        if not hasattr(call.layer, "cell") or not _takes_state(call.layer):
-            continue
         results, states = _split_result(call)
-        later = [operation for operation in operations[call.end :] if operation.phase == run.phase]
+        later = [o for o in recording.operations[call.end :] if o.phase == run.phase]
         used = {n for o in later if not needed.isdisjoint(o.outputs) for n in o.inputs} - _shapes_only(later)
-        if results & used and (not states or states & used):
+        is_whole = not results & used
+        # Without `return_sequences` the result is the last state.
+        is_last = not getattr(call.layer, "return_sequences", True)
+        if not is_whole and (not states or states & used or is_last):
+            kept.add(id(call.layer))
             continue
-        inputs = _numbers(call.arguments[:1])
         decoder = _find_zero_start(
-            calls, call, inputs=inputs, depending=follow(later, results), needed=needed
+            calls,
+            call,
+            inputs=_numbers(call.arguments[:1]),
+            depending=follow(later, results),
+            needed=needed,
         )
-        if decoder is None:
+        if decoder is not None and (is_whole or _is_attended(recording, later, results, decoder)):
+            lost.setdefault((id(decoder.layer), is_whole), []).append((call, decoder))
+    findings, handles = [], set()
+    for (_, is_whole), found in lost.items():
+        # A layer that is called for each part of a batch may give what only one part's loss uses.
+        pairs = [(call, decoder) for call, decoder in found if id(call.layer) not in kept]
+        if not pairs:
             continue
-        encoder_name = names.get(id(call.layer), call.layer.name)
-        decoder_name = names.get(id(decoder.layer), decoder.layer.name)
-        lost = "nothing that it gives" if not results & used else "its final state, which it returns,"
-        if results & used:
-            lost += " is used by nothing"
-        else:
-            lost += " reaches the loss"
-        what = f"{encoder_name}: {lost}; {decoder_name} starts from zeros"
-        place = operations[call.end - 1].place if call.end else ""
-        weights = frozenset() if results & used else _handles_within(run.weights, operations, call)
-        return Explained((make_finding("G101", where, place, what),), weights)
-    return Explained()
+        call, decoder = pairs[0]
+        encoders = dict.fromkeys(names.get(id(pair[0].layer), pair[0].layer.name) for pair in pairs)
+        what = _describe_lost(list(encoders), is_whole=is_whole)
+        what += f"; {names.get(id(decoder.layer), decoder.layer.name)} starts from zeros"
+        place = recording.operations[call.end - 1].place if call.end else ""
+        findings.append(make_finding("G101", where, place, what))
+        if is_whole:
+            results = {number for pair in pairs for number in _split_result(pair[0])[0]}
+            handles |= _handles_lost(run, forward, results)
+    return Explained(tuple(findings), frozenset(handles))
+
+
+def _describe_lost(encoders: Sequence[str], *, is_whole: bool) -> str:
+    if is_whole:
+        gives = "it gives" if len(encoders) == 1 else "they give"
+        return f"{name_several(encoders)}: nothing that {gives} reaches the loss"
+    if len(encoders) == 1:
+        return f"{encoders[0]}: its final state, which it returns, is used by nothing"
+    return f"{name_several(encoders)}: their final states, which they return, are used by nothing"
+
+
+def _is_attended(
+    recording: Recording, later: Sequence[Operation], results: set[int], decoder: LayerCall
+) -> bool:
+    """Whether a decoder looks at each step of an encoder, rather than two encoders lying side by side."""
+    encoded, decoded = set(results), _numbers(decoder.arguments[:1])
+    for operation in later:
+        if operation.type in SHAPES:
+            continue
+        ours = encoded.intersection(operation.inputs)
+        theirs = decoded.intersection(operation.inputs)
+        if ours and theirs:
+            return any(len(recording.tensors[number].shape) > 2 for number in ours)
+        if ours:
+            encoded.update(operation.outputs)
+        elif theirs:
+            decoded.update(operation.outputs)
+    return False
 
 
 def _find_zero_start(
@@ -143,9 +181,9 @@ def _find_zero_start(
     needed: set[int],
 ) -> LayerCall | None:
     for call in calls:
-        if call.start < encoder.end or call.layer is encoder.layer or not _takes_state(call.layer):
+        if call.start < encoder.end or call.layer is encoder.layer:
             continue
-        if not hasattr(call.layer, "cell") or not _numbers(call.result) & needed:
+        if not _numbers(call.result) & needed:
             continue
         own = _numbers(call.arguments[:1])
         if own and not own & inputs and not own & depending and _starts_from_zeros(call):
@@ -153,7 +191,9 @@ def _find_zero_start(
     return None
 
 
-def _takes_state(layer: Any) -> bool:
+def _is_recurrent(layer: Any) -> bool:
+    if not hasattr(layer, "cell"):
+        return False
     code = getattr(getattr(layer.call, "__wrapped__", layer.call), "__code__", None)
     return code is not None and ("initial_state" in code.co_varnames or "kwargs" in code.co_varnames)
 
@@ -186,13 +226,15 @@ def _shapes_only(operations: Sequence[Operation]) -> set[int]:
     return of_shapes - {n for o in operations if o.type not in SHAPES for n in o.inputs}
 
 
-def _handles_within(
-    weights: Sequence[Weight], operations: Sequence[Operation], call: LayerCall
-) -> frozenset[int]:
-    """The weights from which what a call was given, or it itself, was computed."""
-    past = [o for o in operations[: call.end] if o.phase == call.phase]
-    sources = trace_back(past, _split_result(call)[0])
-    return frozenset(weight.handle for weight in weights if weight.handle in sources)
+def _handles_lost(run: Run, forward: Sequence[Operation], results: set[int]) -> frozenset[int]:
+    """The weights that get as far as what is computed from `results`, and not to the loss."""
+    depending = follow(forward, results)
+    reached = {weight.handle: follow(forward, [weight.handle]) for weight in run.missing}
+    return frozenset(
+        handle
+        for handle, there in reached.items()
+        if run.loss not in there and not there.isdisjoint(depending)
+    )
 
 
 def find_hidden_variables(objects: Iterator[Held], *, where: str) -> list[Finding]:

@@ -56,6 +56,7 @@ LIVE_GRADIENTS = (
         (
             r"numpy\(\) is only available when eager execution is enabled",
             r"Cannot convert a symbolic tf.Tensor .* to a numpy array",
+            r"'(SymbolicTensor|Tensor|KerasTensor)' object has no attribute 'numpy'",
         ),
         "tf_models.legacy.live_gradients:read_as_numpy",
     ),
