@@ -45,6 +45,7 @@ def test_a_live_port(capfd: pytest.CaptureFixture[str]) -> None:
     assert finding["where"].startswith("stopped: ")
 
 
+@pytest.mark.tf_any
 def test_a_live_port_that_is_not_there() -> None:
     with pytest.raises(UsageError, match="no module 'no_such_package"):
         diagnose(Path("no_such_package.module:build"))
