@@ -278,8 +278,8 @@ def test_default_run_compares_the_original_and_its_conversion_on_trained_weights
 @pytest.mark.tf
 @pytest.mark.jax
 @pytest.mark.slow
-@pytest.mark.parametrize("processes", ["1", "2"])
-def test_findings_are_exit_code_1_in_every_format(tmp_path: Path, processes: str) -> None:
+@pytest.mark.parametrize("processes, witness", [("1", "never"), ("2", "on-finding")])
+def test_findings_are_exit_code_1_in_every_format(tmp_path: Path, processes: str, witness: str) -> None:
     done = oracle(
         "compare",
         "implicit_state/exchanged",
@@ -292,6 +292,8 @@ def test_findings_are_exit_code_1_in_every_format(tmp_path: Path, processes: str
         "report.json",
         "--processes",
         processes,
+        "--witness",
+        witness,
     )
     assert done.returncode == 1, done.stderr
     assert done.stdout == ""
@@ -300,6 +302,10 @@ def test_findings_are_exit_code_1_in_every_format(tmp_path: Path, processes: str
     exchanged, outside = report["comparisons"]
     assert {row["status"] for row in exchanged["rows"]} == {"match", "mismatch"}
     assert {row["status"] for row in outside["rows"]} == {"match", "none"}
+    if witness == "never":
+        assert exchanged["witness"] is None
+    else:
+        assert [one["witness"]["verdict"] for one in (exchanged, outside)] == ["forward", "autodiff"]
     assert os.listdir(tmp_path) == ["report.json"]
 
 
