@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from oracle.report.json import finite
 from oracle.trajectory import Divergence, StepRow, TrajectoryComparison
 
 FORMAT = 1
@@ -94,7 +95,7 @@ def render_trajectory_json(
         "growth": comparison.growth,
         **msgspec.to_builtins(comparison),
     }
-    return json.dumps(_finite(report), indent=2, allow_nan=False) + "\n"
+    return json.dumps(finite(report), indent=2, allow_nan=False) + "\n"
 
 
 def _build_table(comparison: TrajectoryComparison) -> Table:
@@ -128,13 +129,3 @@ def _choose_rows(comparison: TrajectoryComparison) -> list[StepRow]:
 def _difference(row: StepRow, kind: str) -> str:
     value = row.by_kind.get(kind)
     return "-" if value is None else f"{value:.1e}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and value - value != 0:
-        return None
-    return value
