@@ -39,19 +39,20 @@ Kind = Literal["signs", "difference", "element"]
 """How a direction was chosen: signs drawn at random, the difference of the two gradients, or the element in
 which they differ most."""
 
-Verdict = Literal["forward", "autodiff", "both", "oracle", "precision", "consistent", "unknown"]
+Verdict = Literal["forward", "autodiff", "both", "reference", "oracle", "precision", "consistent", "unknown"]
 """Who is wrong.
 
 - `forward`: the two compute different losses; the port's gradient is right for what it computes.
 - `autodiff`: they compute the same loss, and the port's gradient is not its derivative.
 - `both`: the losses differ, and the port's gradient is not the derivative of its own loss either.
-- `oracle`: the oracle's gradient is not the derivative of its own loss.
+- `reference`: the gradient of a reference that the user wrote is not the derivative of its own loss.
+- `oracle`: the oracle's gradient is not the derivative of its own loss: a defect of ours.
 - `precision`: in float64 all agrees; what differs is precision.
 - `consistent`: both gradients are the derivatives of the same loss, as far as the witness can see.
 - `unknown`: the witness cannot say.
 """
 
-FAULTS: tuple[Verdict, ...] = ("forward", "autodiff", "both", "oracle")
+FAULTS: tuple[Verdict, ...] = ("forward", "autodiff", "both", "reference", "oracle")
 """The verdicts that name somebody who is wrong."""
 
 WHOLE = 3
@@ -129,8 +130,12 @@ class Heard(msgspec.Struct, frozen=True):
     @property
     def oracle_is_wrong(self) -> bool:
         """Whether the oracle's gradient is not the derivative of its loss, by differences or forward mode."""
-        modes_differ = self.forward is not None and abs(self.forward - self.oracle.claim) > self.wobble
-        return modes_differ or self.oracle.is_proven_wrong
+        return self.modes_differ or self.oracle.is_proven_wrong
+
+    @property
+    def modes_differ(self) -> bool:
+        """Whether the oracle's forward mode and its reverse mode give different slopes."""
+        return self.forward is not None and not abs(self.forward - self.oracle.claim) <= self.wobble
 
     @property
     def is_shared(self) -> bool:
@@ -220,11 +225,12 @@ def hear(
     noise = measure_noise(loss, point, directions[0].arrays)
     testimonies = []
     for direction in directions:
-        slope = measure_slope(loss, point, direction.arrays, noise=noise, centre=value)
+        seen: dict[float, float] = {}
+        slope = measure_slope(loss, point, direction.arrays, noise=noise, centre=value, seen=seen)
         claim, lost = claim_slope(gradients, direction.arrays)
         found = Testimony(direction.name, claim, slope, Order(None, 0), slope.bound + lost)
         if found.deviates and not np.isnan(claim):
-            order = measure_order(loss, point, direction.arrays, slope=claim, noise=noise)
+            order = measure_order(loss, point, direction.arrays, slope=claim, noise=noise, seen=seen)
             found = msgspec.structs.replace(found, order=order)
         testimonies.append(found)
     forward = (
@@ -243,6 +249,7 @@ def judge(
     forward_findings: Sequence[str] = (),
     other_findings: Sequence[str] = (),
     recorded_loss: float | None = None,
+    own_reference: bool = False,
 ) -> Judgement:
     """Say who is wrong.
 
@@ -255,6 +262,7 @@ def judge(
         forward_findings: outputs, states or the loss in which the comparison found the two to differ.
         other_findings: what else it found: gradients.
         recorded_loss: the port's loss in its record, which the witness must have had too.
+        own_reference: whether the oracle's loss is the user's own code, whose faults are not ours.
     """
     heard = []
     forward = oracle.forward or (None,) * len(directions)
@@ -264,7 +272,10 @@ def judge(
         _, lost = claim_slope(oracle_gradients, direction.arrays)
         wobble = lost / ROUNDING * FLOAT64_BOUND
         heard.append(Heard(direction.name, direction.kind, ours, theirs, slope, wobble))
-    verdict, lines = _decide(port, oracle, heard, forward_findings, other_findings, recorded_loss)
+    if faults := _find_oracle_faults(heard):
+        verdict, lines = _accuse_oracle(_telling(faults), own_reference=own_reference)
+    else:
+        verdict, lines = _decide(port, oracle, heard, forward_findings, other_findings, recorded_loss)
     return Judgement(verdict, lines, seed, port.loss, oracle.loss, tuple(heard))
 
 
@@ -276,8 +287,6 @@ def _decide(
     other_findings: Sequence[str],
     recorded_loss: float | None,
 ) -> tuple[Verdict, tuple[str, ...]]:
-    if faults := [h for h in heard if h.oracle_is_wrong and not h.is_shared]:
-        return "oracle", _accuse_oracle(_telling(faults))
     if not _is_near(port.loss, port.again):
         return "unknown", (
             f"cannot say who is wrong: the port's loss is another at every call ({port.loss:.9g}, then "
@@ -332,11 +341,35 @@ def _telling(heard: Sequence[Heard]) -> Heard:
     return min(heard, key=lambda h: (h.name == "all", h.name.startswith("batch/"), ranks[h.kind]))
 
 
-def _accuse_oracle(fault: Heard) -> tuple[str, ...]:
+def _find_oracle_faults(heard: Sequence[Heard]) -> list[Heard]:
+    """Where the oracle is wrong by itself.
+
+    A quirk of TensorFlow's that both share shows in some tensor as the same wrong slope. Where the port is
+    cut besides, both are wrong and not alike, which is still no defect of the oracle's.
+    """
+    quirk = any(h.is_shared for h in heard)
+    return [
+        h
+        for h in heard
+        if h.oracle_is_wrong
+        and not h.is_shared
+        and (h.modes_differ or not (quirk and h.port.is_proven_wrong))
+    ]
+
+
+def _accuse_oracle(fault: Heard, *, own_reference: bool) -> tuple[Verdict, tuple[str, ...]]:
     forward = "" if fault.forward is None else f", forward mode {fault.forward:.9g}"
-    return (
-        f"THE ORACLE IS INCONSISTENT along {fault.name}: its loss has the slope "
-        f"{fault.oracle.slope.value:.9g}{forward}, its gradient {fault.oracle.claim:.9g}",
+    slopes = (
+        f"along {fault.name}: its loss has the slope {fault.oracle.slope.value:.9g}{forward}, its gradient "
+        f"{fault.oracle.claim:.9g}"
+    )
+    if own_reference:
+        return "reference", (
+            f"your reference's gradient is not the derivative of its own loss {slopes}",
+            "look for stop_gradient, custom_vjp or custom_jvp in it; the comparison says nothing of the port",
+        )
+    return "oracle", (
+        f"THE ORACLE IS INCONSISTENT {slopes}",
         "this is a defect of gradient-oracle, please report it; the comparison says nothing of the port",
     )
 

@@ -37,6 +37,9 @@ SAFETY = 10.0
 ROUNDING = 1e-13
 """What a gradient and the sum g.v may lose to rounding, as a part of the sum of its absolute products."""
 
+SETTLED = 0.02
+"""How near 2 the quotients of successive remainders are, where half the step leaves half the remainder."""
+
 ORDER_BETWEEN = 2.0
 """A remainder of a higher order falls as h^3: the slope is right. One of a lower falls as h: it is not."""
 
@@ -158,7 +161,13 @@ def measure_noise(loss: Loss, point: Arrays, direction: Arrays) -> float:
 
 
 def measure_slope(
-    loss: Loss, point: Arrays, direction: Arrays, *, noise: float, centre: float | None = None
+    loss: Loss,
+    point: Arrays,
+    direction: Arrays,
+    *,
+    noise: float,
+    centre: float | None = None,
+    seen: dict[float, float] | None = None,
 ) -> Slope:
     """The slope of a loss along a direction, by central differences with Richardson's extrapolation.
 
@@ -168,7 +177,10 @@ def measure_slope(
         direction: which way, its largest element 1 in absolute value.
         noise: the deviation of the loss's rounding, as `measure_noise` gives it.
         centre: the loss at the point, if it is known.
+        seen: losses by step along this direction: what is in it is not computed again, and what is computed
+            is added.
     """
+    seen = {} if seen is None else seen
     centre = float(loss(point)) if centre is None else centre
     best = Slope(math.nan, math.inf)
     before: list[float] = []
@@ -176,7 +188,7 @@ def measure_slope(
     first_step = choose_first_step(direction)
     for level in range(LEVELS):
         step = first_step * 2.0**-level
-        ahead, behind = (float(loss(move(point, direction, side * step))) for side in (1, -1))
+        ahead, behind = _take_both(loss, point, direction, step, seen)
         if not (math.isfinite(ahead) and math.isfinite(behind)):
             before, bends = [], []
             continue
@@ -197,6 +209,16 @@ def measure_slope(
     return Slope(best.value, best.error, _find_jump(bends, noise))
 
 
+def _take_both(
+    loss: Loss, point: Arrays, direction: Arrays, step: float, seen: dict[float, float]
+) -> tuple[float, float]:
+    """The losses a step ahead and a step behind."""
+    for signed in (step, -step):
+        if signed not in seen:
+            seen[signed] = float(loss(move(point, direction, signed)))
+    return seen[step], seen[-step]
+
+
 def _find_jump(bends: Sequence[tuple[float, float]], noise: float) -> float:
     """The jump of the slope at the point, from second differences; 0 if it is smooth as far as can be seen.
 
@@ -215,20 +237,29 @@ def _find_jump(bends: Sequence[tuple[float, float]], noise: float) -> float:
 
 
 def measure_order(
-    loss: Loss, point: Arrays, direction: Arrays, *, slope: float, noise: float, halvings: int = 16
+    loss: Loss,
+    point: Arrays,
+    direction: Arrays,
+    *,
+    slope: float,
+    noise: float,
+    halvings: int = 16,
+    seen: dict[float, float] | None = None,
 ) -> Order:
     """The order in h by which Taylor's remainder falls: 3 or more if the slope is right, 1 if it is not.
 
     f(x + hv) - f(x) - h slope falls as h^2 if the slope is right, but the curvature, which says nothing of
     the slope, hides a small error until h is smaller still. In half the difference of the remainders at h
     and -h it cancels. No step needs choosing: the step is halved until rounding hides the remainder, and the
-    exponent is fitted to the five smallest steps that show one.
+    exponent is fitted to the five smallest steps that show one. Once five have settled on 1, smaller ones
+    would say the same. `seen` is as of `measure_slope`, whose steps these are.
     """
+    seen = {} if seen is None else seen
     first_step = choose_first_step(direction)
     steps, remainders = [], []
     for number in range(halvings):
         step = first_step * 2.0**-number
-        ahead, behind = (float(loss(move(point, direction, side * step))) for side in (1, -1))
+        ahead, behind = _take_both(loss, point, direction, step, seen)
         remainder = abs((ahead - behind) / 2 - step * slope)
         if not math.isfinite(remainder):
             continue
@@ -236,6 +267,9 @@ def measure_order(
             break
         steps.append(step)
         remainders.append(remainder)
+        falls = [wide / narrow for wide, narrow in itertools.pairwise(remainders[-5:])]
+        if len(falls) == 4 and all(abs(fall - 2) < SETTLED for fall in falls):
+            break
     if len(steps) < 3:
         return Order(None, len(steps))
     fitted = np.polyfit(np.log(steps[-5:]), np.log(remainders[-5:]), 1)
@@ -279,8 +313,9 @@ def testify(
 ) -> Testimony:
     """Ask both checks about one direction."""
     claim, lost = claim_slope(gradients, direction)
-    slope = measure_slope(loss, point, direction, noise=noise)
-    order = measure_order(loss, point, direction, slope=claim, noise=noise)
+    seen: dict[float, float] = {}
+    slope = measure_slope(loss, point, direction, noise=noise, seen=seen)
+    order = measure_order(loss, point, direction, slope=claim, noise=noise, seen=seen)
     return Testimony(name, claim, slope, order, slope.bound + lost)
 
 

@@ -31,6 +31,7 @@ def hold(
     findings: tuple[str, ...] = ("gradient/kernel",),
     recorded: float | None = None,
     point: Arrays = POINT,
+    own_reference: bool = False,
 ) -> Judgement:
     """Hear both sides and judge, as for two records."""
     directions = choose_directions(port, oracle, seed=0)
@@ -45,6 +46,7 @@ def hold(
         oracle_gradients=oracle,
         other_findings=findings,
         recorded_loss=recorded,
+        own_reference=own_reference,
     )
 
 
@@ -106,6 +108,28 @@ def test_a_quirk_that_both_share_is_nobodys_fault() -> None:
     judgement = hold(dict(spoil()), spoil(), findings=())
     assert judgement.verdict == "consistent"
     assert "a quirk of TensorFlow's" in judgement.lines[0]
+
+
+def test_a_reference_of_the_users_that_is_wrong_is_not_called_a_defect_of_ours() -> None:
+    judgement = hold(dict(gradients(POINT)), spoil(1.01), own_reference=True)
+    assert judgement.verdict == "reference"
+    assert (
+        "your reference's gradient is not the derivative of its own loss along kernel" in judgement.lines[0]
+    )
+    assert not any("defect" in line for line in judgement.lines)
+
+
+def test_a_port_that_is_cut_beside_a_quirk_is_accused_and_not_the_oracle() -> None:
+    quirk = {**gradients(POINT), "bias": 1.5 * gradients(POINT)["bias"], "kernel": spoil()["kernel"]}
+    port: dict[str, np.ndarray | None] = {**quirk, "kernel": None}
+    judgement = hold(port, quirk)
+    assert judgement.verdict == "autodiff"
+    assert "along kernel" in judgement.lines[0]
+
+
+def test_forward_mode_that_gives_no_number_accuses_the_oracle() -> None:
+    truth = gradients(POINT)
+    assert hold(dict(truth), truth, forward_mode=lambda v: float("nan")).verdict == "oracle"
 
 
 def test_a_loss_that_is_another_at_every_call_is_not_judged() -> None:

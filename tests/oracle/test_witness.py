@@ -198,3 +198,22 @@ def test_halving_finds_the_element_without_an_oracle() -> None:
         found, calls = find_wrong_element(size, "1 % too large", 0)
         assert found
         assert calls < 60 * (1 + math.log2(size))
+
+
+def test_a_check_that_shares_its_losses_computes_few_of_them() -> None:
+    """A wrong slope's remainder never vanishes in the rounding: it must settle, not go on to the end."""
+    from oracle.witness import testify
+
+    count = 0
+
+    def counted(point: Arrays) -> float:
+        nonlocal count
+        count += 1
+        return loss(point)
+
+    cut = {**gradients(POINT), "kernel": np.zeros((5, 7))}
+    direction = draw_signs({"kernel": POINT["kernel"]}, [0])
+    found = testify("kernel", counted, POINT, cut, direction, noise=1e-17)
+    assert found.is_proven_wrong
+    assert found.order.order == pytest.approx(1, abs=0.01)
+    assert count <= 24

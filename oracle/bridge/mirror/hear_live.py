@@ -12,6 +12,7 @@ from oracle.bridge.mirror.mirrored import flatten
 from oracle.bridge.mirror.run_oracle_side import make_reference
 from oracle.bridge.mirror.run_port_side import PortRun, make_loss
 from oracle.compare import Comparison
+from oracle.errors import OracleError
 from oracle.frameworks import import_tensorflow, precise_jax
 from oracle.judgement import Hearing, Judgement, choose_directions, hear, judge, settle
 from oracle.live_port import LivePort, split_outputs
@@ -45,6 +46,13 @@ def hear_live(port: LivePort, run: PortRun, truth: Record, comparison: Compariso
     before = {name: variable.numpy() for name, variable in run.mirror.tensors.items()}
     try:
         heard = hear(_port_loss(port, run), point, claims, directions)
+    except OracleError:
+        raise
+    except Exception as error:
+        # The port's code ran twice for its record; that it does not bear to be called again is no finding.
+        what = " ".join([f"{type(error).__name__}:", *str(error).strip().splitlines()[:1]])
+        said = f"cannot say who is wrong: called again, the port's loss raises {what}"
+        return Judgement("unknown", (said,), seed)
     finally:
         for name, variable in run.mirror.tensors.items():
             variable.assign(before[name])
@@ -60,6 +68,7 @@ def hear_live(port: LivePort, run: PortRun, truth: Record, comparison: Compariso
         forward_findings=[name for name in names if not name.startswith("gradient/")],
         other_findings=[row.name for row in comparison.findings if row.name.startswith("gradient/")],
         recorded_loss=None if loss is None else float(loss),
+        own_reference=port.reference is not None,
     )
 
 
@@ -100,10 +109,20 @@ def _hear_reference(port: LivePort, run: PortRun, point: Arrays, oracle: Arrays,
         except jax.errors.JAXTypeError:
             # A reference that looks at values runs op by op.
             call, push = compute, slope
+
+        def push_forward(direction: Arrays) -> float:
+            return float(push(nest({}), nest_leaves({**still, **direction})))
+
+        try:
+            push_forward({})
+            forward_mode = push_forward
+        except TypeError:
+            # `jax.custom_vjp` has reverse mode alone.
+            forward_mode = None
         return hear(
             lambda p: float(call(nest(p))),
             point,
             oracle,
             directions,
-            forward_mode=lambda direction: float(push(nest({}), nest_leaves({**still, **direction}))),
+            forward_mode=forward_mode,
         )
