@@ -147,6 +147,28 @@ def left_out(*, repaired: bool = False) -> LivePort:
     return LivePort(models, make_batch(), loss, name="left_out", gradients=with_variables)
 
 
+def used_twice(*, repaired: bool = False) -> LivePort:
+    """The train step asks a tape for each model's gradients by themselves, which it gives once. Finding G011."""
+    tf = import_tensorflow()
+    models = make_models()
+    encoder, projection = models["encoder"], models["projection"]
+
+    def loss(batch: Mapping[str, Any]) -> Any:
+        return square(projection(encoder(batch["source"])), batch["target"])
+
+    def gradients(batch: Mapping[str, Any]) -> Any:
+        with tf.GradientTape(persistent=repaired) as tape:
+            value = loss(batch)
+        of_each = [
+            (model, tape.gradient(value, model.trainable_variables)) for model in (encoder, projection)
+        ]
+        return value, [
+            pair for model, found in of_each for pair in zip(found, model.trainable_variables, strict=True)
+        ]
+
+    return LivePort(models, make_batch(), loss, name="used_twice", gradients=gradients)
+
+
 def saturated(*, repaired: bool = False) -> LivePort:
     """A clip that is saturated for every input. Finding G013."""
     tf = import_tensorflow()

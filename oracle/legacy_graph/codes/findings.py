@@ -81,6 +81,8 @@ FINDINGS = (
         "Building or running the gradient failed for a reason other than a lost context; the finding "
         "quotes it.",
         "If the reason has a code of its own, `oracle diagnose --error TEXT` finds it.",
+        (),
+        "tf_models.legacy.live_gradients:used_twice",
     ),
     Code(
         "G012",

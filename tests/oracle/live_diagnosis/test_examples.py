@@ -24,6 +24,7 @@ GRADIENTS = [
     ("read_as_array", "G025", "a constant changes with it", "between("),
     ("unused", "G026", "bridge.kernel, bridge.bias", 'models["bridge"]('),
     ("left_out", "G027", "encoder.cell.kernel", ""),
+    ("used_twice", "G011", "A non-persistent GradientTape can only", "tape.gradient(value"),
     ("saturated", "G013", "backward pass of Minimum", "tf.minimum"),
     ("undefined", "G014", "backward pass of Sqrt", "tf.sqrt"),
 ]
