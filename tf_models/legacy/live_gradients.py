@@ -148,7 +148,7 @@ def left_out(*, repaired: bool = False) -> LivePort:
 
 
 def used_twice(*, repaired: bool = False) -> LivePort:
-    """The train step asks a tape for each model's gradients by themselves, which it gives once. Finding G011."""
+    """The train step asks a tape twice, once for each model's gradients. Finding G011."""
     tf = import_tensorflow()
     models = make_models()
     encoder, projection = models["encoder"], models["projection"]
