@@ -88,6 +88,9 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(" ".join(str(error).split()), 2, verbose=verbose)
     except OracleError as error:
         return _fail(str(error), 2, verbose=verbose)
+    except SystemExit as error:
+        # Only the code of a person can ask for it here; it must not pass for success.
+        return _fail(f"the code that was run called sys.exit({error.code}); take it out", 2, verbose=verbose)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, verbose=False)
     except BrokenPipeError:

@@ -141,9 +141,9 @@ def compare_records(
     _check_records(port, oracle, yardstick)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
-    truths = _arrays(oracle)
+    truths = read_truths(oracle)
     weight_gradients = {f"gradient/{path}" for path in weight_shapes(oracle.spec)}
-    _check_evidence(truths, weight_gradients)
+    check_evidence(truths, weight_gradients)
     if only is not None and (unknown := sorted(set(only) - truths.keys())):
         raise RecordError(
             f"compare: the oracle has no tensor {', '.join(unknown)}; it has {', '.join(truths)}"
@@ -192,8 +192,12 @@ def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) ->
         raise RecordError("compare: the port's record holds no tensor; nothing can be compared")
 
 
-def _check_evidence(truths: Mapping[str, np.ndarray], weight_gradients: Collection[str]) -> None:
-    """A gradient that is zero throughout would be matched by a port that has lost it."""
+def check_evidence(truths: Mapping[str, np.ndarray], weight_gradients: Collection[str]) -> None:
+    """Refuse a case on which a gradient is zero throughout, which a port that has lost it would match.
+
+    Raises:
+        RecordError: if there is one.
+    """
     vacuous = [name for name, truth in truths.items() if name in weight_gradients and not truth.any()]
     if vacuous:
         raise RecordError(
@@ -202,8 +206,12 @@ def _check_evidence(truths: Mapping[str, np.ndarray], weight_gradients: Collecti
         )
 
 
-def _arrays(oracle: Record) -> dict[str, np.ndarray]:
-    """The oracle's tensors, none of which may be None or infinite: then the fault is the oracle's."""
+def read_truths(oracle: Record) -> dict[str, np.ndarray]:
+    """The oracle's tensors, none of which may be None or infinite: then the fault is the oracle's.
+
+    Raises:
+        RecordError: if one is.
+    """
     arrays = {}
     for name, tensor in oracle.tensors.items():
         if tensor is None or not np.isfinite(tensor).all():
@@ -219,7 +227,7 @@ def _arrays(oracle: Record) -> dict[str, np.ndarray]:
 def _tolerances(truths: Mapping[str, np.ndarray], yardstick: Sequence[Record]) -> dict[str, Tolerance]:
     if not yardstick:
         return {name: float64_tolerance(truth) for name, truth in truths.items()}
-    runs = [_arrays(record) for record in yardstick]
+    runs = [read_truths(record) for record in yardstick]
     return {name: float32_tolerance(truth, [run[name] for run in runs]) for name, truth in truths.items()}
 
 

@@ -281,7 +281,7 @@ def call_build(build: Build, name: str) -> LivePort:
         port = build()
     except CaseError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{name or 'the port'}: making it raised {type(error).__name__}: {error}") from error
     if not isinstance(port, LivePort):
         raise UsageError(f"{name or 'the port'}: gave a {type(port).__name__}; expected an oracle.LivePort")

@@ -92,7 +92,8 @@ def compare_pair(a: Record, b: Record, *, tolerance: float | None = None) -> Pai
 
     Raises:
         RecordError: if they are of different weights or batches, beyond what the coarser of their precisions
-            rounds; or name their weights differently; or hold no tensor in common.
+            rounds; or name their weights differently; or hold no tensor in common, or no gradient that is
+            more than None or zero.
         UsageError: if the tolerance is no positive number.
     """
     b, notes = _align_names(a, b)
@@ -106,7 +107,26 @@ def compare_pair(a: Record, b: Record, *, tolerance: float | None = None) -> Pai
             f"compare: A ({a.origin.model}) and B ({b.origin.model}) have no tensor in common; A names "
             f"{_shorten(a.tensors)}, B {_shorten(b.tensors)}; record them with the same names"
         )
+    notes = (*notes, *_check_evidence(a, b))
     return Pair(a.origin, b.origin, compare_tensors(a, b, allowed), allowed, basis, notes=notes)
+
+
+def _check_evidence(a: Record, b: Record) -> tuple[str, ...]:
+    """Say which gradients are None or zero on both sides, and refuse records in which all of them are."""
+    lost: dict[str, list[str]] = {"None": [], "zero throughout": []}
+    shared = [name for name in a.tensors if name.startswith("gradient/") and name in b.tensors]
+    for name in shared:
+        both = a.tensors[name], b.tensors[name]
+        if all(array is None for array in both):
+            lost["None"].append(name)
+        elif all(array is not None and array.size and not array.any() for array in both):
+            lost["zero throughout"].append(name)
+    if shared and sum(map(len, lost.values())) == len(shared):
+        raise RecordError(
+            "compare: every gradient is None or zero throughout in A and in B, so their agreement says "
+            "nothing; see what `oracle verify` says of one of them"
+        )
+    return tuple(f"{what} on both sides: {', '.join(names)}" for what, names in lost.items() if names)
 
 
 def compare_assumed(port: Record, oracle: Record, *, tolerance: float | None = None) -> Pair:

@@ -192,5 +192,7 @@ def gradient_oracle(request: pytest.FixtureRequest) -> Any:
     from oracle.golden import GradientOracle
 
     folder = request.path.parent / "__gradients__" / request.path.stem
-    name = re.sub(r"[^\w.=-]+", "-", request.node.name)
+    # With its class, for two may have a test of one name.
+    test = request.node.nodeid.partition("::")[2].replace("::", ".")
+    name = re.sub(r"[^\w.=-]+", "-", test)
     return GradientOracle(folder, name, update=request.config.getoption("--oracle-update"))

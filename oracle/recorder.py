@@ -94,6 +94,8 @@ def recording(path, model="port", mode=None, seed=0, weights="the port's own", d
     if mode is not None and mode not in MODES:
         raise RecorderError(f"no mode {mode!r}; choose from {', '.join(MODES)}")
     folder = os.path.dirname(os.path.realpath(str(path)))
+    if os.path.isdir(str(path)):
+        raise RecorderError(f"{path}: is a folder; give the file to write")
     if not os.path.isdir(folder):
         raise RecorderError(f"{path}: there is no folder {folder}; make it first")
     recorder = Recorder(model=model, mode=mode, seed=seed, weights=weights, data=data)
@@ -728,6 +730,10 @@ def _record_port(recorder, tf, given, mode, floatx, seed):
     if held is None and "models" in given:
         models = given["models"]
         held = list(models.values()) if hasattr(models, "items") else models
+    if held is None and own is not None:
+        raise RecorderError(
+            "the port computes its own gradients, so give `models` or `variables`, in their order"
+        )
     if held is None:
         held = list(tape.watched_variables())
     pairs = list(_walk_variables((held,)))
@@ -874,6 +880,9 @@ def main(arguments=None):
         record_target(options.target, options.output, options.mode, options.precision, options.seed)
     except RecorderError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except SystemExit as error:
+        sys.stderr.write(f"error: {options.target} called sys.exit({error.code}); take it out\n")
         return 2
     except Exception:
         traceback.print_exc()

@@ -44,9 +44,12 @@ def record_step(
     arrays = {name: _read(name, value) for name, value in flatten(weights).items()}
     if not arrays:
         raise CaseError("weights is empty; give what the step's variables hold, by name")
+    batch = {name: np.array(array) for name, array in batch.items()}
+    # A step may change what it is given; the reference must not see that.
+    given = {name: array.copy() for name, array in batch.items()}
     failure, tensors, sparse = None, {}, {}
     try:
-        result = step(batch) if _takes_batch(step) else step()
+        result = step(given) if _takes_batch(step) else step()
     except Exception as error:
         failure = Failure(type(error).__name__, str(error), traceback.format_exc())
     else:

@@ -86,7 +86,7 @@ def load_object(text: str) -> Any:
         return load_factory(text)()
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{text}: calling it raised {type(error).__name__}: {error}") from error
 
 
@@ -116,7 +116,7 @@ def _find(target: Target) -> Any:
         found: Any = _import_file(Path(place)) if place.endswith(".py") else _import_module(place)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{place}: importing it raised {type(error).__name__}: {error}") from error
     for number, name in enumerate(target.names):
         if not hasattr(found, name):

@@ -18,7 +18,8 @@ import numpy as np
 
 from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
 from oracle.bridge.sites import Site
-from oracle.compare import Comparison, compare_records
+from oracle.case import weight_shapes
+from oracle.compare import Comparison, check_evidence, compare_records, read_truths
 from oracle.errors import RecordError, UsageError
 from oracle.frameworks import import_jax, installed_version, precise_jax
 from oracle.pair import Pair, compare_assumed
@@ -107,6 +108,8 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
     )
     shared = [name for name in truth.tensors if name in tensors]
     if port.origin.dtype not in ("float64", "float32"):
+        weight_gradients = {f"gradient/{path}" for path in weight_shapes(rebuilt.spec)}
+        check_evidence(read_truths(truth), weight_gradients)
         return compare_assumed(port, truth, tolerance=tolerance)
     runs = range(FLOAT32_RUNS if port.origin.dtype == "float32" else 0)
     yardstick = [_run(_jitter(rebuilt, number), compute, "float32") for number in runs]
@@ -202,7 +205,7 @@ def _prepare_module(
             (value, outputs), gradients = jax.value_and_grad(value_of, has_aux=True)(moved, still, arrays)
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{name}: raised {type(error).__name__}: {error}") from error
         computed = {f"output/{key}": output for key, output in outputs.items()}
         computed |= {"loss": value} | {f"gradient/{path}": gradients[path] for path in trained}

@@ -164,10 +164,13 @@ def compare_files(
 
     Exits with 0 if they agree, with 1 if they do not, with 2 if they cannot be compared.
     """
+    from oracle.errors import UsageError
     from oracle.pair import compare_pair
     from oracle.record import read_record
 
     check_output(output)
+    if first.exists() and second.exists() and first.samefile(second):
+        raise UsageError(f"{first} and {second} are one file, which agrees with itself; give two records")
     pair = compare_pair(read_record(first), read_record(second), tolerance=tolerance)
     deliver_pair(pair, output_format, output, verbose=verbose, quiet=quiet)
     return 0 if pair.matches else 1

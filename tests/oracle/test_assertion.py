@@ -327,3 +327,35 @@ class TestTensorFlowStep:
             weights={"table": table, "kernel": kernel},
             batch={"ids": ids},
         )
+
+
+class TestCarelessCode:
+    pytestmark = [pytest.mark.jax]
+    weights = {"kernel": KERNEL, "bias": BIAS}
+
+    def test_a_step_that_changes_its_batch_is_held_to_the_one_it_was_given(self):
+        """The reference must not see what the step made of it, nor the caller."""
+        batch = {"x": X.copy()}
+
+        def step(batch):
+            batch["x"] *= 10
+            return derive(batch)
+
+        with pytest.raises(GradientMismatchError, match="first loss"):
+            assert_gradients_match(step, reference=squares, weights=self.weights, batch=batch)
+        np.testing.assert_array_equal(batch["x"], X)
+
+    def test_a_reference_that_exits(self):
+        def reference(weights, batch):
+            raise SystemExit(0)
+
+        with pytest.raises(UsageError, match="raised SystemExit"):
+            assert_gradients_match(derive, reference=reference, weights=self.weights, batch={"x": X})
+
+    def test_a_reference_with_options(self):
+        """A second parameter with a default is no batch, unless there is one."""
+
+        def reference(weights, scale=1.0):
+            return scale * squares(weights, {"x": X})
+
+        assert_gradients_match(lambda: derive({"x": X}), reference=reference, weights=self.weights)

@@ -86,10 +86,6 @@ def test_none_zero_nonfinite_and_shape_are_findings_of_their_own(tmp_path: Path)
     ):
         for first, second in ((a, make(tmp_path, gradient=gradient)), (make(tmp_path, gradient=gradient), a)):
             assert statuses(compare_pair(first, second))["gradient/w"] == status
-    assert (
-        statuses(compare_pair(make(tmp_path, gradient=None), make(tmp_path, gradient=None)))["gradient/w"]
-        == "match"
-    )
 
 
 def test_a_tensor_of_one_side_alone_is_a_finding(tmp_path: Path) -> None:
@@ -159,7 +155,33 @@ def test_reports_say_a_and_b(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert render_pair(pair, "github").startswith("::error title=before against after::1 of 2")
     make(tmp_path).origin  # noqa: B018 (the file of the last record stays)
     file = tmp_path / "made.safetensors"
-    assert compare_files(file, file) == 0
+    again = tmp_path / "again.safetensors"
+    again.write_bytes(file.read_bytes())
+    assert compare_files(file, again) == 0
     assert "PASS m and m: all 2 tensors agree" in capsys.readouterr().out
-    assert compare_files(file, file, output=tmp_path / "out.json", output_format="json") == 0
+    assert compare_files(file, again, output=tmp_path / "out.json", output_format="json") == 0
     assert json.loads((tmp_path / "out.json").read_text())["matches"]
+
+
+@pytest.mark.parametrize("lost", [None, np.zeros((3, 4))])
+def test_gradients_that_are_lost_on_both_sides_are_no_agreement(tmp_path: Path, lost) -> None:
+    a = make(tmp_path, gradient=lost)
+    with pytest.raises(RecordError, match="every gradient is None or zero throughout in A and in B"):
+        compare_pair(a, a)
+
+
+def test_one_gradient_that_is_lost_on_both_sides_is_said(tmp_path: Path) -> None:
+    whole = make(tmp_path)
+    a = replace(whole, tensors={**whole.tensors, "gradient/v": None, "gradient/u": np.zeros(3)})
+    pair = compare_pair(a, a)
+    assert pair.matches
+    assert pair.notes == ("None on both sides: gradient/v", "zero throughout on both sides: gradient/u")
+    assert "note: None on both sides: gradient/v" in render_pair(pair, "text")
+
+
+def test_one_file_agrees_with_itself_and_is_refused(tmp_path: Path) -> None:
+    make(tmp_path)
+    file = tmp_path / "made.safetensors"
+    (tmp_path / "link").symlink_to(file)
+    with pytest.raises(UsageError, match="are one file"):
+        compare_files(file, tmp_path / "link")

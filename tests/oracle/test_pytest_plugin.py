@@ -239,3 +239,41 @@ def test_unittest_runs_it_without_the_plugin(tmp_path):
     assert done.returncode == 1
     assert "FAILED (failures=1)" in done.stderr
     assert "first divergent, in order of computation: gradient/kernel" in done.stderr
+
+
+def test_golden_records_of_two_classes(pytester):
+    """Two classes may have a test of one name, and a test two records only by two names."""
+    tests = """
+class TestA:
+    def test_x(self, gradient_oracle):
+        gradient_oracle.assert_golden(record_step(step, {"kernel": KERNEL}, {"x": X}, seed=0))
+
+class TestB:
+    def test_x(self, gradient_oracle):
+        record = record_step(lambda batch: step(batch, 2.0), {"kernel": KERNEL}, {"x": X}, seed=0)
+        gradient_oracle.assert_golden(record)
+        gradient_oracle.assert_golden(record, name="again")
+
+def test_twice(gradient_oracle):
+    record = record_step(step, {"kernel": KERNEL}, {"x": X}, seed=0)
+    gradient_oracle.assert_golden(record)
+    with pytest.raises(oracle.OracleError, match="tell them apart"):
+        gradient_oracle.assert_golden(record)
+
+def test_raised(gradient_oracle):
+    def broken(batch):
+        raise ValueError("no data")
+
+    with pytest.raises(AssertionError, match="the port raised ValueError: no data"):
+        gradient_oracle.assert_golden(record_step(broken, {"kernel": KERNEL}, {"x": X}, seed=0))
+"""
+    pytester.makepyfile(test_gold=SUITE + "\nfrom oracle.step_port import record_step\n" + tests)
+    pytester.runpytest("--oracle-update").assert_outcomes(passed=4)
+    written = sorted(path.name for path in (pytester.path / "__gradients__" / "test_gold").iterdir())
+    assert written == [
+        "TestA.test_x.safetensors",
+        "TestB.test_x-again.safetensors",
+        "TestB.test_x.safetensors",
+        "test_twice.safetensors",
+    ]
+    pytester.runpytest().assert_outcomes(passed=4)

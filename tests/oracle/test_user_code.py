@@ -9,6 +9,7 @@ import pytest
 
 from oracle.errors import UsageError
 from oracle.recorder import RecorderError, load_target
+from oracle.recorder import main as recorder_main
 from oracle.user_code import is_target, load_factory, load_object
 
 CODE = """
@@ -95,3 +96,15 @@ def test_a_module_that_raises_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="importing it raised ModuleNotFoundError"):
         load_object(f"{tmp_path / 'bad.py'}:f")
     assert "user_code_bad" not in sys.modules
+
+
+def test_code_that_exits_is_no_success(tmp_path: Path) -> None:
+    """`sys.exit(0)` in a person's code must not end the command with 0."""
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    (tmp_path / "made.py").write_text("import sys\n\ndef make():\n    sys.exit(0)\n")
+    with pytest.raises(UsageError, match="importing it raised SystemExit"):
+        load_object(f"{tmp_path / 'leaves.py'}:f")
+    with pytest.raises(UsageError, match="calling it raised SystemExit"):
+        load_object(f"{tmp_path / 'made.py'}:make()")
+    assert recorder_main([f"{tmp_path / 'leaves.py'}:f", "-o", str(tmp_path / "r")]) == 2
+    assert not (tmp_path / "r").exists()

@@ -203,6 +203,17 @@ class TestModule:
         wrong = verify_record(self.make(tmp_path, dtype=dtype, scale=1.5), module=self.loss)
         assert [row.name for row in wrong.findings] == ["gradient/dense/w"]
 
+    @pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+    def test_a_gradient_that_is_zero_on_both_sides_proves_nothing(self, tmp_path: Path, dtype) -> None:
+        """In whatever precision: a port that has lost it would match."""
+
+        def loss(params, batch):
+            value, outputs = self.loss(params, batch)
+            return value + 0 * params["dense/w"].sum() - value, outputs
+
+        with pytest.raises(RecordError, match="zero throughout on this case"):
+            verify_record(self.make(tmp_path, dtype=dtype, scale=0.0), module=loss)
+
     def test_a_weight_that_has_no_gradient_is_missing(self, tmp_path: Path) -> None:
         def loss(params, batch):
             value, outputs = self.loss(params, batch)
