@@ -194,6 +194,9 @@ class Recorder:
             inputs: the `feed_dict`. Its arrays are recorded under the placeholders' names.
             weights: further variables to record, which are not trained.
         """
+        for what, given in (("gradients", gradients), ("variables", variables), ("weights", weights)):
+            if hasattr(given, "items"):
+                raise RecorderError(f"run: {what} is a dictionary; give a list: each has a name of its own")
         self._mode = self._mode or "v1"
         gradients, variables = list(gradients), list(variables)
         feed = dict(inputs or {})

@@ -325,3 +325,18 @@ def test_numpy_of_python_37_writes_the_same_bytes(tmp_path: Path) -> None:
     assert contents[0] == contents[1]
     size = int.from_bytes(contents[0][:8], "little")
     assert json.loads(contents[0][8 : 8 + size])["a"]["shape"] == [3, 2]
+
+
+@pytest.mark.parametrize("wrong", ["gradients", "variables", "weights"])
+def test_a_session_takes_lists(tmp_path: Path, wrong: str) -> None:
+    """The names in a dictionary would be lost, or fetched."""
+    given = {"gradients": [], "variables": [], "weights": [], wrong: {"w": 1.0}}
+    said = pytest.raises(recorder.RecorderError, match=f"run: {wrong} is a dictionary; give a list")
+    with said, recorder.recording(str(tmp_path / "r")) as r:
+        r.run(None, loss=None, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(recorder.RecorderError, match="is a folder"), recorder.recording(str(tmp_path)):
+        pass
