@@ -7,7 +7,7 @@ and each side computes on these very numbers in float64 or in float32.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -145,18 +145,26 @@ def jitter_case(case: Case, number: int) -> Case:
     """
     if number == 0:
         return case
-    generator = np.random.default_rng([case.seed, 2, number])
+    weights, batch = jitter_arrays(case.weights, case.batch, seed=[case.seed, 2, number])
+    return replace(case, weights=weights, batch=batch)
 
-    def jitter(array: np.ndarray) -> np.ndarray:
-        if not np.issubdtype(array.dtype, np.floating):
+
+def jitter_arrays(
+    weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], *, seed: Sequence[int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Weights and batch in float32, every number moved to a neighbour, up or down as drawn. Zeros stay."""
+    generator = np.random.default_rng(seed)
+
+    def move(array: np.ndarray) -> np.ndarray:
+        if array.dtype.kind != "f":
             return array
-        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf)
-        return np.where(array == 0, array, np.nextafter(array, towards.astype(np.float32)))
+        near = array.astype(np.float32)
+        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.where(near == 0, near, np.nextafter(near, towards))
 
-    return replace(
-        case,
-        weights={path: jitter(array) for path, array in sorted(case.weights.items())},
-        batch={name: jitter(array) for name, array in sorted(case.batch.items())},
+    return (
+        {path: move(array) for path, array in sorted(weights.items())},
+        {name: move(array) for name, array in sorted(batch.items())},
     )
 
 

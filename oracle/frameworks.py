@@ -12,6 +12,9 @@ from types import ModuleType
 
 from oracle.errors import MissingPackageError
 
+PORT_PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy")
+"""The packages that take part in a port, whose versions its record keeps."""
+
 
 def import_tensorflow() -> ModuleType:
     """Import TensorFlow without its start-up chatter.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 import numpy as np
@@ -26,6 +26,9 @@ from oracle.record import Record, read_record, write_record
 from oracle.storage import write_bytes
 from oracle.tolerance import FLOAT32_RUNS
 from oracle.user_code import load_factory
+
+if TYPE_CHECKING:
+    from oracle.bridge.mirror.run_port_side import PortRun
 
 MODES = ("eager", "function", "xla")
 """How TensorFlow can run a live port."""
@@ -194,6 +197,31 @@ def record_live(
 ) -> LiveRecords:
     """As `compare_live`, but give the records of both sides."""
     from oracle.bridge.mirror.run_oracle_side import run_oracle_side
+    from oracle.bridge.mirror.run_port_side import use_precision
+
+    port, run = run_live(target, dtype=dtype, mode=mode, seed=seed)
+    (truth,) = run_oracle_side(port, run, dtype="float64")
+    yardstick = ()
+    if dtype == "float32":
+        yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
+    records = LiveRecords(run.record, truth, yardstick)
+    if dtype == "float64" and witness != "never":
+        comparison = records.compare()
+        if comparison.wants_witness(witness):
+            from oracle.bridge.mirror.hear_live import hear_live
+
+            with use_precision(dtype, seed):
+                judgement = hear_live(port, run, truth, comparison, seed=seed)
+            records = replace(records, witness=judgement)
+    return records
+
+
+def run_live(target: str | Build, *, dtype: Dtype, mode: str | None, seed: int) -> tuple[LivePort, PortRun]:
+    """Make a live port and run the port's side alone. The arguments are those of `compare_live`.
+
+    Raises:
+        OracleError: as `compare_live`.
+    """
     from oracle.bridge.mirror.run_port_side import run_port_side, use_precision
 
     mode = mode or "eager"
@@ -209,20 +237,7 @@ def record_live(
         if name and port.name == "live":
             port = replace(port, name=name)
         run = run_port_side(port, dtype=dtype, mode=mode, seed=seed)
-    (truth,) = run_oracle_side(port, run, dtype="float64")
-    yardstick = ()
-    if dtype == "float32":
-        yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
-    records = LiveRecords(run.record, truth, yardstick)
-    if dtype == "float64" and witness != "never":
-        comparison = records.compare()
-        if comparison.wants_witness(witness):
-            from oracle.bridge.mirror.hear_live import hear_live
-
-            with use_precision(dtype, seed):
-                judgement = hear_live(port, run, truth, comparison, seed=seed)
-            records = replace(records, witness=judgement)
-    return records
+    return port, run
 
 
 def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:

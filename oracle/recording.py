@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-import msgspec
-
 from oracle.case import check_seed
 from oracle.check import CaseMaker, Request, choose_ports
 from oracle.errors import UsageError
-from oracle.record import Record, digest_inputs
+from oracle.record import Record
 from oracle.runner import InProcess
-from oracle.user_code import is_target, load_factory
+from oracle.user_code import is_target
 
 
 def record_target(
@@ -39,7 +37,7 @@ def record_target(
     check_seed(seed)
     dtype: Literal["float64", "float32"] = "float64" if precision == "f64" else "float32"
     if is_target(target):
-        return _record_live(target, dtype, mode or "eager", seed)
+        return _record_live(target, dtype, mode, seed)
     request = Request((target,), precision, mode, seed=seed, batch_size=batch_size)
     chosen = choose_ports(request)
     if len(chosen) != 1:
@@ -52,22 +50,9 @@ def record_target(
     return replace(record, weights=case.weights, batch=case.batch)
 
 
-def _record_live(target: str, dtype: Literal["float64", "float32"], mode: str, seed: int) -> Record:
-    from oracle.bridge.mirror.run_port_side import run_port_side, use_precision
-    from oracle.frameworks import import_tensorflow
-    from oracle.live_port import MODES, call_build
+def _record_live(target: str, dtype: Literal["float64", "float32"], mode: str | None, seed: int) -> Record:
+    from oracle.live_port import run_live
 
-    if mode not in MODES:
-        raise UsageError(f"a live port cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
-    # Before the port's module imports it, so that it starts quietly.
-    import_tensorflow()
-    build = load_factory(target)
-    with use_precision(dtype, seed):
-        port = call_build(build, target)
-        if port.name == "live":
-            port = replace(port, name=target)
-        run = run_port_side(port, dtype=dtype, mode=mode, seed=seed)
-    case = digest_inputs(run.weights, run.batch)
-    origin = msgspec.structs.replace(run.record.origin, case=case)
+    _, run = run_live(target, dtype=dtype, mode=mode, seed=seed)
     frozen = getattr(run.record.spec, "frozen", ())
-    return replace(run.record, origin=origin, weights=run.weights, batch=run.batch, frozen=tuple(frozen))
+    return replace(run.record, weights=run.weights, batch=run.batch, frozen=tuple(frozen))

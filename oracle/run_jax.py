@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Literal
 
+import msgspec
 import numpy as np
 
 from oracle.case import Case, cast_case, digest_case
@@ -52,8 +53,8 @@ def run_oracle(
         raise UsageError(f"the oracle cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
     jax = import_jax()
     with precise_jax():
-        step = _find_step(case.spec)
-        compute = _compile(case.spec) if mode == "jit" else step.differentiate(case.spec)
+        step = find_step(case.spec)
+        compute = compile_step(case.spec) if mode == "jit" else step.differentiate(case.spec)
         weights, batch = cast_case(case, dtype)
         tensors = step.name_tensors(case.spec, jax.device_get(compute(nest_leaves(weights), batch)))
         device = jax.devices()[0]
@@ -63,7 +64,7 @@ def run_oracle(
         mode=mode,
         dtype=dtype,
         framework="jax",
-        versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
+        versions=_versions(),
         python=platform.python_version(),
         device=device.device_kind,
         case=digest_case(case),
@@ -73,6 +74,35 @@ def run_oracle(
         flags={"matmul_precision": "highest"},
     )
     return Record(case.spec, origin, tensors)
+
+
+def describe_oracle(port: Origin, *, mode: str, dtype: str, flags: Mapping[str, str] | None = None) -> Origin:
+    """Where the oracle's record is from that was computed here on what a port's record is of.
+
+    Args:
+        port: where the port's record came from.
+        mode: how JAX ran.
+        dtype: in which precision.
+        flags: further settings, by name.
+
+    Raises:
+        MissingPackageError: if JAX or Flax is not installed.
+    """
+    return msgspec.structs.replace(
+        port,
+        side="oracle",
+        mode=mode,
+        dtype=dtype,
+        framework="jax",
+        versions=_versions(),
+        python=platform.python_version(),
+        device=import_jax().devices()[0].device_kind,
+        flags={"matmul_precision": "highest", **(flags or {})},
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")}
 
 
 def decode_oracle(case: Case, *, options: DecodeOptions) -> Decoding:
@@ -137,7 +167,7 @@ def _compile_loss(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The loss alone, of leaves, the floats of the batch that are moved, and the batch; and its slope."""
     import jax
 
-    step = _find_step(spec).differentiate(spec)
+    step = find_step(spec).differentiate(spec)
 
     def loss(leaves: Any, moved: Any, batch: Any) -> Any:
         # What else the step gives is dropped by the compiler.
@@ -171,13 +201,13 @@ def _compile_decoding(spec: AttentionNMT, options: DecodeOptions) -> Callable[..
 
 
 @functools.cache
-def _compile(spec: Spec) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+def compile_step(spec: Spec) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     """One program for each spec, which JAX compiles for each shape and dtype it meets."""
     import jax
 
-    return jax.jit(_find_step(spec).differentiate(spec))
+    return jax.jit(find_step(spec).differentiate(spec))
 
 
-def _find_step(spec: Spec) -> ModuleType:
+def find_step(spec: Spec) -> ModuleType:
     """The module of `oracle.steps` for a kind of spec."""
     return attention_nmt if isinstance(spec, AttentionNMT) else encoder_decoder

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from oracle.errors import CaseError, UsageError
-from oracle.frameworks import installed_version
+from oracle.frameworks import PORT_PACKAGES, installed_version
 from oracle.record import Failure, Naming, Origin, Record, Slices, digest_inputs
-
-PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy")
+from oracle.steps.leaves import flatten_leaves
 
 
 def record_step(
@@ -41,7 +40,7 @@ def record_step(
         raise UsageError(f"the port is a {type(step).__name__}; give a step that computes loss and gradients")
     nested = any(isinstance(value, Mapping) for value in weights.values())
     naming: Naming = "leaf" if nested else "variable"
-    arrays = {name: _read(name, value) for name, value in flatten(weights).items()}
+    arrays = {name: _read(name, value) for name, value in flatten_leaves(weights).items()}
     if not arrays:
         raise CaseError("weights is empty; give what the step's variables hold, by name")
     batch = {name: np.array(array) for name, array in batch.items()}
@@ -61,7 +60,7 @@ def record_step(
         mode="function" if hasattr(step, "get_concrete_function") else "eager",
         dtype=_find_dtype(tensors, arrays),  # pyright: ignore[reportArgumentType]
         framework="tensorflow",
-        versions={package: version for package in PACKAGES if (version := installed_version(package))},
+        versions={package: version for package in PORT_PACKAGES if (version := installed_version(package))},
         python=platform.python_version(),
         device="?",
         case=digest_inputs(arrays, batch),
@@ -72,14 +71,6 @@ def record_step(
     return Record(
         None, origin, tensors, failure=failure, weights=arrays, batch=batch, naming=naming, sparse=sparse
     )
-
-
-def flatten(weights: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested dictionaries as values by path."""
-    flat: dict[str, Any] = {}
-    for name, value in weights.items():
-        flat |= flatten(value, f"{path}{name}/") if isinstance(value, Mapping) else {f"{path}{name}": value}
-    return flat
 
 
 def _read(name: str, value: Any) -> np.ndarray:
@@ -106,7 +97,7 @@ def _name_tensors(
         )
     loss, given = result
     if isinstance(given, Mapping):
-        gradients = flatten(given)
+        gradients = flatten_leaves(given)
     else:
         try:
             pairs = [(variable.name.partition(":")[0], gradient) for gradient, variable in given]

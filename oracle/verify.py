@@ -7,8 +7,6 @@ comparison (`oracle.tolerance`).
 
 from __future__ import annotations
 
-import functools
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -18,14 +16,15 @@ import numpy as np
 
 from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
 from oracle.bridge.sites import Site
-from oracle.case import weight_shapes
+from oracle.case import jitter_arrays, weight_shapes
 from oracle.compare import Comparison, check_evidence, compare_records, read_truths
 from oracle.errors import RecordError, UsageError
-from oracle.frameworks import import_jax, installed_version, precise_jax
+from oracle.frameworks import import_jax, precise_jax
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
-from oracle.record import Origin, Record
-from oracle.spec import AttentionNMT, Spec
+from oracle.record import Record
+from oracle.run_jax import compile_step, describe_oracle, find_step
+from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
 from oracle.tolerance import FLOAT32_RUNS
 from oracle.user_code import load_object
@@ -71,7 +70,9 @@ def verify_record(
     if record.origin.side != "port":
         raise RecordError("verify: this is the oracle's record; give a port's")
     if record.failure is not None:
-        return Comparison(record.origin, _describe_oracle(record, "float64"), (), record.failure)
+        return Comparison(
+            record.origin, describe_oracle(record.origin, mode="jit", dtype="float64"), (), record.failure
+        )
     is_measured = record.origin.dtype in ("float64", "float32")
     if tolerance is not None and is_measured:
         raise UsageError(
@@ -126,37 +127,14 @@ def _is_weight_gradient(name: str) -> bool:
 def _run(rebuilt: Rebuilt, compute: Compute, dtype: str) -> Record:
     with precise_jax():
         tensors = compute(_cast(rebuilt.weights, dtype), _cast(rebuilt.batch, dtype))
-    return Record(rebuilt.spec, _describe_oracle(rebuilt.port, dtype), tensors)
+    return Record(rebuilt.spec, describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype), tensors)
 
 
-def _describe_oracle(record: Record, dtype: Any) -> Origin:
-    jax = import_jax()
-    return Origin(
-        side="oracle",
-        model=record.origin.model,
-        mode="jit",
-        dtype=dtype,
-        framework="jax",
-        versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
-        python=platform.python_version(),
-        device=jax.devices()[0].device_kind,
-        case=record.origin.case,
-        seed=record.origin.seed,
-        weights=record.origin.weights,
-        data=record.origin.data,
-        flags={"matmul_precision": "highest"},
-    )
-
-
-@functools.cache
 def _prepare_model(spec: Spec) -> Compute:
-    """The oracle's own model of a spec, which JAX compiles for each shape and dtype it meets."""
+    """The oracle's own model of a spec."""
     import jax
 
-    from oracle.steps import attention_nmt, encoder_decoder
-
-    step: Any = attention_nmt if isinstance(spec, AttentionNMT) else encoder_decoder
-    compiled = jax.jit(step.differentiate(spec))
+    step, compiled = find_step(spec), compile_step(spec)
 
     def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
         return step.name_tensors(spec, jax.device_get(compiled(nest_leaves(weights), batch)))
@@ -222,20 +200,9 @@ def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
 
 
 def _jitter(rebuilt: Rebuilt, number: int) -> Rebuilt:
-    """As `oracle.case.jitter_case`: every number moved to a neighbouring float32 number; 0 moves none."""
+    """As `oracle.case.jitter_case`."""
     if number == 0:
         return rebuilt
-    generator = np.random.default_rng([rebuilt.port.origin.seed, 2, number])
-
-    def jitter(array: np.ndarray) -> np.ndarray:
-        if array.dtype.kind != "f":
-            return array
-        near = array.astype(np.float32)
-        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-        return np.where(near == 0, near, np.nextafter(near, towards))
-
-    return replace(
-        rebuilt,
-        weights={path: jitter(array) for path, array in sorted(rebuilt.weights.items())},
-        batch={name: jitter(array) for name, array in sorted(rebuilt.batch.items())},
-    )
+    seed = [rebuilt.port.origin.seed, 2, number]
+    weights, batch = jitter_arrays(rebuilt.weights, rebuilt.batch, seed=seed)
+    return replace(rebuilt, weights=weights, batch=batch)

@@ -19,6 +19,15 @@ def name_gradients(d_weights: Any, leaves: Sequence[str]) -> dict[str, Any]:
     return gradients
 
 
+def flatten_leaves(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    """Turn nested dictionaries into leaves by path: the inverse of `nest_leaves`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, Mapping)
+        leaves |= flatten_leaves(value, f"{path}{name}/") if nested else {f"{path}{name}": value}
+    return leaves
+
+
 def nest_leaves(leaves: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Turn leaves by path into the nested dictionary that Flax takes."""
     tree: dict[str, Any] = {}

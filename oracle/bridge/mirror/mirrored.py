@@ -18,7 +18,7 @@ from oracle.bridge.mirror.pieces import Piece
 from oracle.bridge.mirror.refusals import MirrorError
 from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
 from oracle.errors import BridgeError
-from oracle.steps.leaves import nest_leaves
+from oracle.steps.leaves import flatten_leaves, nest_leaves
 
 
 class Mirror:
@@ -242,17 +242,15 @@ def describe_part(piece: Piece) -> MirroredPart:
     )
 
 
-def flatten(params: Any, path: str = "") -> dict[str, Any]:
-    """Nested dictionaries as leaves by path: the inverse of `nest_leaves`."""
+def flatten(params: Any) -> dict[str, Any]:
+    """The leaves of `params` by path.
+
+    Raises:
+        MirrorError: if they are no nested dictionaries.
+    """
     if not isinstance(params, Mapping):
         raise MirrorError(f"mirror: params are nested dictionaries of arrays, not a {type(params).__name__}")
-    leaves: dict[str, Any] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping):
-            leaves |= flatten(value, f"{path}{name}/")
-        else:
-            leaves[f"{path}{name}"] = value
-    return leaves
+    return flatten_leaves(params)
 
 
 def to_jax(structure: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,10 +13,12 @@ from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.mirrored import Mirror, flatten
 from oracle.bridge.mirror.port_loss import input_names
 from oracle.bridge.mirror.run_port_side import PortRun, name_frozen
+from oracle.case import jitter_arrays
 from oracle.errors import OracleError, UsageError
-from oracle.frameworks import installed_version, precise_jax
+from oracle.frameworks import precise_jax
 from oracle.live_port import LivePort, split_outputs
-from oracle.record import Origin, Record
+from oracle.record import Record
+from oracle.run_jax import describe_oracle
 from oracle.steps.leaves import nest_leaves
 
 Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
@@ -55,7 +56,9 @@ def run_oracle_side(
 def _record(
     port: LivePort, run: PortRun, modes: dict[str, Callable[..., Any]], dtype: str, jitter: int
 ) -> Record:
-    weights, batch = jitter_arrays(run.weights, run.batch, jitter)
+    weights, batch = run.weights, run.batch
+    if jitter:
+        weights, batch = jitter_arrays(weights, batch, seed=[jitter])
     floats = {name: a.astype(dtype) for name, a in batch.items() if a.dtype.kind == "f"}
     params = nest_leaves({leaf: array.astype(dtype) for leaf, array in weights.items()})
     try:
@@ -79,22 +82,7 @@ def _record(
     tensors |= {
         f"gradient/{leaf}": np.asarray(g) for leaf, g in flatten(gradients).items() if leaf in trained
     }
-    there = run.record.origin
-    origin = Origin(
-        side="oracle",
-        model=port.name,
-        mode=mode,
-        dtype=dtype,  # pyright: ignore[reportArgumentType]
-        framework="jax",
-        versions={name: installed_version(name) or "?" for name in ("jax", "jaxlib", "flax", "numpy")},
-        python=platform.python_version(),
-        device=jax.devices()[0].device_kind,
-        case=there.case,
-        seed=there.seed,
-        weights=there.weights,
-        data=there.data,
-        flags={"matmul_precision": "highest"} | name_frozen(run.mirror),
-    )
+    origin = describe_oracle(run.record.origin, mode=mode, dtype=dtype, flags=name_frozen(run.mirror))
     return Record(run.mirror.spec, origin, tensors)
 
 
@@ -153,22 +141,3 @@ def describe_error(error: Exception, function: Any) -> str:
     held = {name: value for name, value in frame.f_locals.items() if isinstance(value, Mapping)}
     known = [f"{name} has {', '.join(map(str, value))}" for name, value in held.items()]
     return "; ".join([said, *known])
-
-
-def jitter_arrays(
-    weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], number: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and batch, every float32 number moved to a neighbour; number 0 leaves them as they are."""
-    generator = np.random.default_rng([number])
-
-    def move(array: np.ndarray) -> np.ndarray:
-        if number == 0 or array.dtype.kind != "f":
-            return array
-        exact = array.astype(np.float32)
-        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-        return np.where(exact == 0, exact, np.nextafter(exact, towards))
-
-    return (
-        {name: move(array) for name, array in sorted(weights.items())},
-        {name: move(array) for name, array in sorted(batch.items())},
-    )

@@ -17,13 +17,10 @@ from oracle.bridge.mirror.mirrored import Mirror, flatten
 from oracle.bridge.mirror.port_loss import make_loss
 from oracle.bridge.mirror.refusals import MirrorError
 from oracle.errors import OracleError, UsageError
-from oracle.frameworks import import_tensorflow, installed_version
+from oracle.frameworks import PORT_PACKAGES, import_tensorflow, installed_version
 from oracle.live_port import LivePort, split_gradients, split_outputs
-from oracle.record import Failure, Origin, Record
+from oracle.record import Failure, Origin, Record, digest_inputs
 from oracle.steps.leaves import nest_leaves
-from oracle.storage import digest_arrays
-
-PACKAGES = ("tensorflow", "tensorflow-addons", "keras", "tf-keras", "numpy")
 
 
 @dataclass(frozen=True)
@@ -109,10 +106,10 @@ def run_port_side(port: LivePort, *, dtype: str, mode: str, seed: int) -> PortRu
         mode=mode,
         dtype=dtype,  # pyright: ignore[reportArgumentType]
         framework="tensorflow",
-        versions={name: version for name in PACKAGES if (version := installed_version(name))},
+        versions={name: version for name in PORT_PACKAGES if (version := installed_version(name))},
         python=platform.python_version(),
         device="gpu" if tensorflow.config.list_physical_devices("GPU") else "cpu",
-        case=digest_live(weights, batch),
+        case=digest_inputs(weights, batch),
         seed=seed,
         weights="the model's own" if port.weights == "own" else f"random, seed {seed}",
         data=port.name,
@@ -137,13 +134,6 @@ def name_frozen(mirrored: Mirror) -> dict[str, str]:
     """The flag of a record that names the leaves that are not trained, whose gradients no one compares."""
     frozen = mirrored.spec.frozen
     return {"frozen": ", ".join(frozen)} if frozen else {}
-
-
-def digest_live(weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray]) -> str:
-    """What tells one port's weights and batch from another's."""
-    arrays = {f"weight/{name}": np.ascontiguousarray(array) for name, array in weights.items()}
-    arrays |= {f"batch/{name}": np.ascontiguousarray(array) for name, array in batch.items()}
-    return digest_arrays({}, arrays)
 
 
 def _make_weights(loss: Callable[..., Any], tensors: Mapping[str, Any], mode: str) -> tuple[Any, ...]:
