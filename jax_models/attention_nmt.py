@@ -29,6 +29,10 @@ from jax_models.sampler import Feed, GreedyEmbeddingSampler, TrainingSampler
 
 Cell = Literal["lstm", "gru"]
 
+LossAverage = Literal["tokens", "steps", "rows"]
+"""All tokens; at each step the rows that have one, summed over the steps; a row's tokens summed, and averaged
+over the rows, the loss of Luong, Brevdo & Zhao (2017)."""
+
 Mechanism = Literal["luong", "bahdanau", "luong_monotonic", "bahdanau_monotonic"]
 
 
@@ -363,7 +367,13 @@ def masked_loss(
     logits: Float[Array, "batch tgt_time vocab"],
     target: Int[Array, "batch tgt_time"],
     target_length: Int[Array, " batch"],
+    average: LossAverage = "tokens",
 ) -> Float[Array, ""]:
-    """The cross-entropy by token, averaged over the tokens that are no padding."""
-    weights = jnp.arange(target.shape[1]) < target_length[:, None]
-    return sequence_loss(logits, target, weights.astype(logits.dtype))
+    """The cross-entropy by token without the padding, averaged as `LossAverage` says."""
+    weights = (jnp.arange(target.shape[1]) < target_length[:, None]).astype(logits.dtype)
+    if average == "tokens":
+        return sequence_loss(logits, target, weights)
+    if average == "steps":
+        return jnp.sum(sequence_loss(logits, target, weights, average_across_timesteps=False))
+    each = {"average_across_timesteps": False, "average_across_batch": False}
+    return jnp.sum(sequence_loss(logits, target, weights, **each)) / len(target)

@@ -10,7 +10,9 @@ import numpy as np
 
 from oracle.case import weight_shapes
 from oracle.errors import RecordError
+from oracle.explanation import Explanation
 from oracle.judgement import FAULTS, Judgement, WitnessWhen
+from oracle.localisation import Localisation
 from oracle.record import Failure, Origin, Record
 from oracle.tolerance import (
     Tolerance,
@@ -80,6 +82,8 @@ class Comparison(msgspec.Struct, frozen=True):
         failure: what the port raised, if it did; then there are no rows.
         left_out: the oracle's tensors that the caller asked not to compare.
         witness: who is wrong, if the witness was asked.
+        localisation: where the port leaves the oracle, if it was looked for.
+        explanation: why, if it was looked for.
     """
 
     port: Origin
@@ -88,6 +92,8 @@ class Comparison(msgspec.Struct, frozen=True):
     failure: Failure | None = None
     left_out: tuple[str, ...] = ()
     witness: Judgement | None = None
+    localisation: Localisation | None = None
+    explanation: Explanation | None = None
 
     @property
     def matches(self) -> bool:

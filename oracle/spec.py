@@ -90,12 +90,17 @@ class Attention(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     layer_units: int | None = None
 
 
+LossAverage = Literal["tokens", "steps", "rows"]
+"""What a loss by token is averaged over: all tokens that are no padding; at each step over the rows that
+have one, and summed over the steps; or a row's tokens summed, and averaged over the rows."""
+
+
 class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="attention-nmt"):
     """A translator: embeddings, a bidirectional encoder, an attentive decoder that is fed its attention.
 
     Each layer of the encoder concatenates its two directions; the decoder has as many layers of twice the
     units, and each starts from the concatenated final states of the encoder's layer. The loss is the
-    cross-entropy by token, averaged over the tokens that are no padding.
+    cross-entropy by token, without the padding.
 
     Args:
         source_vocab: number of source tokens, the padding among them.
@@ -105,6 +110,7 @@ class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
         units: units of each direction of the encoder.
         layers: layers of the encoder and of the decoder.
         attention: the decoder's attention.
+        loss: what the cross-entropy is averaged over.
     """
 
     source_vocab: int
@@ -114,6 +120,7 @@ class AttentionNMT(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=
     units: int
     layers: int
     attention: Attention
+    loss: LossAverage = "tokens"
 
     def __post_init__(self) -> None:
         sizes = {
@@ -185,5 +192,6 @@ def _describe_nmt(spec: AttentionNMT) -> str:
             f"embeddings {spec.embedding}",
             f"{attention.mechanism} attention {attention.units}{scaling if attention.scaled else ''}",
             "no attention layer" if width is None else f"attention layer {width}",
+            *([] if spec.loss == "tokens" else [f"loss by {spec.loss}"]),
         ]
     )

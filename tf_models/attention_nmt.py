@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 import tensorflow_addons as tfa
 
-from oracle.spec import Attention
+from oracle.spec import Attention, LossAverage
 from oracle.spec import AttentionNMT as Spec
 from tf_models.port import Batch, Step, dense_gradient
 
@@ -254,6 +254,7 @@ class AttentionNMT(tf.Module):
         unrolled: bool = False,
     ) -> None:
         super().__init__()
+        self.loss_average: LossAverage = spec.loss
         self.encoder = Encoder(spec, dtype)
         self.decoder = Decoder(spec, dtype, unrolled=unrolled)
         self.optimizer = tf.keras.optimizers.Adam(learning_rate, weight_decay=weight_decay)
@@ -273,7 +274,7 @@ class AttentionNMT(tf.Module):
                 source_length=source_length,
                 target_length=target_length,
             )
-            loss = masked_loss(decoded.logits, batch["target"][:, 1:], target_length)
+            loss = masked_loss(decoded.logits, batch["target"][:, 1:], target_length, self.loss_average)
         forward = {"output/encoder": memory}
         forward |= name_states("encoder", states)
         forward |= {"output/logits": decoded.logits, "output/alignments": decoded.alignments}
@@ -411,10 +412,18 @@ def make_mechanism(attention: Attention, dtype: tf.DType) -> tfa.seq2seq.Attenti
     return mechanism(attention.units, **{scaled: attention.scaled}, dtype=dtype)
 
 
-def masked_loss(logits: tf.Tensor, target: tf.Tensor, target_length: tf.Tensor) -> tf.Tensor:
-    """The cross-entropy by token, averaged over the tokens that are no padding."""
+def masked_loss(
+    logits: tf.Tensor, target: tf.Tensor, target_length: tf.Tensor, average: LossAverage = "tokens"
+) -> tf.Tensor:
+    """The cross-entropy by token without the padding, averaged as `oracle.spec.LossAverage` says."""
     weights = tf.sequence_mask(target_length, target.shape[1], dtype=logits.dtype)
-    return tfa.seq2seq.sequence_loss(logits, target, weights)
+    if average == "tokens":
+        return tfa.seq2seq.sequence_loss(logits, target, weights)
+    if average == "steps":
+        by_step = tfa.seq2seq.sequence_loss(logits, target, weights, average_across_timesteps=False)
+        return tf.reduce_sum(by_step)
+    crossent = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=target, logits=logits)
+    return tf.reduce_sum(crossent * weights) / tf.cast(tf.shape(target)[0], logits.dtype)
 
 
 def name_states(scope: str, states: list[State]) -> dict[str, tf.Tensor]:

@@ -37,7 +37,8 @@ def differentiate(spec: AttentionNMT) -> Callable[[Any, Mapping[str, Any]], dict
         def loss_of(weights, perturbations):
             translation = module.apply({"params": weights, "perturbations": perturbations}, **batch)
             logits = translation.decoded.logits
-            return masked_loss(logits, batch["target"][:, 1:], batch["target_length"]), translation
+            loss = masked_loss(logits, batch["target"][:, 1:], batch["target_length"], spec.loss)
+            return loss, translation
 
         gradients = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
         (loss, translation), (d_weights, d_perturbations) = gradients(weights, zeros)

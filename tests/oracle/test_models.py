@@ -67,6 +67,16 @@ def test_right_port_matches_in_float32(port: str, mode: str) -> None:
     assert comparison.matches, comparison.findings
 
 
+@pytest.mark.parametrize("average", ["steps", "rows"])
+def test_every_average_of_the_loss_matches_and_no_two_are_one(average: str) -> None:
+    case = small_case("attention_nmt/gru")
+    other = dataclasses.replace(case, spec=msgspec.structs.replace(case.spec, loss=average))
+    port = run_port(other, model="attention_nmt/gru", mode="eager")
+    assert compare_records(port, run_oracle(other, model="attention_nmt/gru")).matches
+    found = compare_records(dataclasses.replace(port, spec=case.spec), run_oracle(case, model="attention_nmt/gru"))
+    assert [row.name for row in found.findings][0] == "loss"
+
+
 def test_every_wrong_conversion_is_listed() -> None:
     (model,) = [model for model in zoo.MODELS if model.name == "implicit_state"]
     assert {variant.name for variant in model.variants} == WRONG.keys()

@@ -38,14 +38,14 @@ def test_trained_gradients_match_in_float64(port: str, mode: str) -> None:
     assert 1e-3 < loss < (0.1 if "dates" in comparison.oracle.data else 1.5)
 
 
-def count_padding(logits, target, target_length):
+def count_padding(logits, target, target_length, average):
     import tensorflow as tf
     import tensorflow_addons as tfa
 
     return tfa.seq2seq.sequence_loss(logits, target, tf.ones_like(logits[:, :, 0]))
 
 
-def count_one_more(logits, target, target_length):
+def count_one_more(logits, target, target_length, average):
     import tensorflow as tf
     import tensorflow_addons as tfa
 
@@ -53,7 +53,7 @@ def count_one_more(logits, target, target_length):
     return tfa.seq2seq.sequence_loss(logits, target, weights)
 
 
-def average_over_the_batch(logits, target, target_length):
+def average_over_the_batch(logits, target, target_length, average):
     import tensorflow as tf
     import tensorflow_addons as tfa
 
