@@ -11,5 +11,8 @@ the public names under the names they have in TensorFlow:
 `jax_models.optimizers` has TensorFlow's optimizers and schedules as `optax.GradientTransformation`s, by
 namespace.
 
+`jax_models.counterfactual` has the encoder-decoders once more, as pure functions in which everything that
+ports get wrong is a knob.
+
 `jax_models.quirks` lists the faults of TensorFlow's that are the default here, each with its switch.
 """
