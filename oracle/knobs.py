@@ -53,7 +53,7 @@ class CellKnobs(NamedTuple):
     Args:
         gates: [gates, gates]; each gate's pre-activation is the sum of those of all, so weighted: row g
             holds what gate g takes from each. An LSTM's gates are i, f, g, o, a GRU's z, r, h.
-        forget_bias: added to an LSTM's forget gate (unused by a GRU).
+        forget_bias: [gates] added to an LSTM's gates: the forget bias, of the forget gate (unused by a GRU).
         bias_scale: the bias times this, `forget_bias` not included.
         transposed: 1 for each square block of the recurrent kernel transposed.
         hard_sigmoid: 1 for max(0, min(1, 0.2x + 0.5)) in place of the sigmoid.
@@ -237,7 +237,7 @@ def _neutral_cell(
     order = np.tile(np.arange(time, dtype=np.int32), (rows, 1))
     return CellKnobs(
         gates=np.eye(gates),
-        forget_bias=np.float64(forget_bias),
+        forget_bias=forget_bias * np.eye(gates)[1],
         bias_scale=np.float64(1),
         transposed=np.float64(0),
         hard_sigmoid=np.float64(0),

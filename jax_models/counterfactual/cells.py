@@ -29,8 +29,6 @@ class LSTMParts(NamedTuple):
     h: Float[Array, "batch units"]
 
 
-FORGET = 1
-"""The place of the forget gate among an LSTM's."""
 
 
 class CellWeights(NamedTuple):
@@ -80,8 +78,7 @@ def turn_weights(leaves: Mapping[str, Array], knobs: Any) -> CellWeights:
     kernel, bias = mix_gates(leaves["kernel"]), leaves["bias"] * knobs.bias_scale
     if bias.ndim == 2:
         return CellWeights(kernel, recurrent, mix_gates(bias[0]), mix_gates(bias[1]))
-    forget = jnp.where(jnp.arange(gates * units) // units == FORGET, knobs.forget_bias, 0)
-    return CellWeights(kernel, recurrent, mix_gates(bias) + forget, None)
+    return CellWeights(kernel, recurrent, mix_gates(bias) + jnp.repeat(knobs.forget_bias, units), None)
 
 
 def project_inputs(

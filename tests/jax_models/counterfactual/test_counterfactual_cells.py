@@ -17,7 +17,7 @@ def make_knobs(gates: int, parts: int) -> CellKnobs:
     order = np.tile(np.arange(TIME, dtype=np.int32), (ROWS, 1))
     return CellKnobs(
         gates=np.eye(gates),
-        forget_bias=0.5,
+        forget_bias=0.5 * np.eye(gates)[1],
         bias_scale=1.0,
         transposed=0.0,
         hard_sigmoid=0.0,
