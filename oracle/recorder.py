@@ -14,6 +14,7 @@ later, NumPy, and any TensorFlow from 1.13 on; it imports nothing of gradient-or
         r.gradients(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
 
 In a v1 session: `r.run(session, loss=loss, gradients=gradients, variables=variables, inputs=feed_dict)`.
+To record what each layer read and gave at each step too, run the step within `with r.taps():`.
 By command, with a function that makes the port (see `record_target`):
 
     python record_gradients.py my_module:build -o port.safetensors
@@ -28,9 +29,11 @@ format is described in gradient-oracle's docs/record-format.md.
 import argparse
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -118,6 +121,7 @@ class Recorder:
         self._mode, self._device, self._failure = mode, None, None
         self._weights, self._batch, self._outputs, self._gradients = {}, {}, {}, {}
         self._loss, self._has_loss = None, False
+        self._steps, self._adjoints = {}, {}
         self._frozen = []
         self._named = []  # (the object a variable is, its name): kept, so that no id is used twice.
 
@@ -182,7 +186,41 @@ class Recorder:
         for name, variable, gradient in pairs:
             self._add_gradient(name, gradient, getattr(variable, "shape", None))
 
-    def run(self, session, loss, gradients, variables, outputs=None, inputs=None, weights=()):
+    @contextlib.contextmanager
+    def taps(self, *models):
+        """A context that records what each layer reads and gives at each step, and the gradients of those.
+
+            r.weights(model.variables)
+            with r.taps():
+                loss, gradients = step(source, target)      # with the tape in it
+
+        What it sees is in `Taps`. Every `tf.function` runs eagerly within it. The layers are those that own
+        variables which `weights` has recorded, and are named by these: that of `encoder/cell/kernel` is
+        `encoder/cell`.
+
+        Args:
+            models: what `weights` takes, if it was not called yet.
+
+        Raises:
+            RecorderError: if this TensorFlow is older than 2.4, or no layer with recorded variables was
+                called.
+        """
+        self.weights(*models)
+        names = _LayerNames(self._find)
+        with Taps(names) as taps:
+            yield taps
+        values, adjoints = taps.collect()
+        if not values:
+            known = ", ".join(list(self._weights)[:4]) or "none"
+            raise RecorderError(
+                f"taps: no layer was called that owns a recorded variable (there are: {known}); call "
+                "r.weights(model.variables) before, run the step within the context, and let Keras layers "
+                "hold the variables"
+            )
+        self._steps.update(values)
+        self._adjoints.update(adjoints)
+
+    def run(self, session, loss, gradients, variables, outputs=None, inputs=None, weights=(), taps=None):
         """Run a v1 session and record it: the variables first, then everything else in one run.
 
         Args:
@@ -193,6 +231,9 @@ class Recorder:
             outputs: tensors by name.
             inputs: the `feed_dict`. Its arrays are recorded under the placeholders' names.
             weights: further variables to record, which are not trained.
+            taps: tensors by a name of a step, or their names in the graph: `{"encoder/cell/h": "Exit_3:0"}`
+                records `step/encoder/cell/h` and the gradient of the loss by it. One that the loss does not
+                read, since it is a copy, has the gradient None.
         """
         for what, given in (("gradients", gradients), ("variables", variables), ("weights", weights)):
             if hasattr(given, "items"):
@@ -207,12 +248,20 @@ class Recorder:
         for key, value in feed.items():
             name = getattr(getattr(key, "op", None), "name", None) or _strip(str(key))
             self._add(self._batch, {name: value}, "input")
+        tapped = {str(name): _find_tensor(session.graph, one) for name, one in dict(taps or {}).items()}
+        adjoints = dict(zip(tapped, _differentiate(session.graph, loss, list(tapped.values()))))
         fetched = {
             "loss": loss,
             "outputs": dict(outputs or {}),
             "gradients": [gradient for gradient in gradients if gradient is not None],
+            "taps": tapped,
+            "adjoints": {name: adjoint for name, adjoint in adjoints.items() if adjoint is not None},
         }
         values = session.run(fetched, feed)
+        for name, value in values["taps"].items():
+            self._steps["step/" + name] = _to_numpy(value, f"tap {name}")
+            adjoint = _to_numpy(values["adjoints"].get(name), f"the gradient of tap {name}")
+            self._adjoints["gradient/step/" + name] = adjoint
         self.outputs(values["outputs"])
         self.loss(values["loss"])
         self._see_device(loss)
@@ -240,9 +289,11 @@ class Recorder:
         """The record's header without its digest, and the arrays of the file."""
         weights = {f"weight/{name}": array for name, array in self._weights.items()}
         weights.update({f"batch/{name}": array for name, array in self._batch.items()})
-        computed = [(f"output/{name}", array) for name, array in self._outputs.items()]
+        computed = list(self._steps.items())
+        computed += [(f"output/{name}", array) for name, array in self._outputs.items()]
         computed += [("loss", self._loss)] if self._has_loss else []
         computed += [(f"gradient/{name}", gradient) for name, gradient in self._gradients.items()]
+        computed += list(self._adjoints.items())
         if self._failure is not None:
             computed = []
         arrays, sparse = {}, {}
@@ -284,7 +335,8 @@ class Recorder:
 
     def _find_dtype(self, arrays, weights):
         policy = _find_flags().get("policy", "")
-        computed = [array for name, array in arrays.items() if not name.startswith("tensor/output/")]
+        others = ("tensor/output/", "tensor/step/")
+        computed = [array for name, array in arrays.items() if not name.startswith(others)]
         dtypes = {array.dtype.name for array in computed or weights.values() if array.dtype.name in FLOATS}
         if len(dtypes) > 1 or policy.startswith("mixed_"):
             return "mixed"
@@ -351,6 +403,410 @@ class Recorder:
                 self._device = _find_device() if "gpu" in place else "tpu"
             elif "cpu" in place:
                 self._device = "cpu"
+
+
+class Taps:
+    """Sees what Keras layers, cells and tfa's attention read and give, while it is active.
+
+    Every tensor that a layer reads or gives is copied there (`tf.identity`), an LSTM's c and h each by
+    itself, and `tf.GradientTape.gradient` of a scalar asks for the gradients of the copies too, in the same
+    call. So the gradients are those of the program's own tape: None where it does not see. The copies change
+    no number. The tape watches them, so that what a layer reads has a gradient even where no weight comes
+    before it.
+
+    Tensors are named `step/<layer>/<part>`:
+
+    - of a cell `input`, `state_c`, `state_h` (the state before the step), `c` and `h` (what it gave, before
+      any masking), [batch, time, width], the steps in the order of the loop. In a backward layer of Keras
+      under a mask, the steps that the mask leaves out come last.
+    - of an attention mechanism `memory`, masked, [batch, src_time, width], `query` [batch, time, width] and
+      `alignments` [batch, time, src_time].
+    - of another layer that owns variables and holds no layer `input`, unless it is integers, and `output`,
+      [batch, time, width].
+
+    A layer that runs again has its second run under `<layer>#2`.
+
+    LSTM and GRU layers, which compute all steps in one function where they can, take the path of
+    `keras.layers.RNN` while it is active, and `tf.function` runs eagerly. All is as before on leaving.
+
+    Args:
+        name_of: the name of a layer, or None for one that is to be left alone.
+
+    Raises:
+        RecorderError: on entering, if this TensorFlow is older than 2.4.
+    """
+
+    def __init__(self, name_of):
+        self._name_of = name_of
+        self._kinds = {}  # By id, with the layer, so that no id is used twice.
+        self._calls, self._loops, self._tapes, self._asked = [], [], [], []
+        self._memories, self._undo, self._is_time_major = {}, [], False
+
+    def __enter__(self):
+        import tensorflow as tf
+
+        version = tuple(int(part) for part in tf.__version__.split(".")[:2])
+        if version < (2, 4):
+            raise RecorderError(
+                f"taps: this is TensorFlow {tf.__version__}, and layers can be tapped from 2.4 on; in a v1 "
+                "session give r.run(..., taps={name: tensor}), or leave them out"
+            )
+        self._tf = tf
+        try:
+            self._patch_all()
+        except BaseException:
+            self._restore()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self._restore()
+
+    def collect(self):
+        """What was seen: the tensors, and their gradients, None where nothing connects them to the loss.
+
+        A gradient that is None at some steps only is zero there.
+        """
+        values, adjoints, runs, seen, names = {}, {}, {}, {}, {}
+        for call in self._calls:
+            # A layer's variables may be made by its first call, so it is named after the last.
+            if id(call.layer) not in names:
+                names[id(call.layer)] = self._name_of(call.layer)
+        mechanisms = {
+            names[key] for key, (_, kind) in self._kinds.items() if kind == "mechanism" and key in names
+        }
+        for call in self._calls:
+            name, kind = names[id(call.layer)], self._find_kind(call.layer)
+            # A mechanism's own layers are parts of it.
+            if name is not None and not (kind == "other" and name in mechanisms):
+                # Outside of a loop, calls of other shapes or with a time axis are runs of their own.
+                shapes = [tuple(part.shape) for part in call.parts.values()]
+                has_time = call.loop is None and any(len(shape) > 2 for shape in shapes)
+                key = (name, id(call if has_time else call.loop), str(shapes))
+                runs.setdefault(key, []).append(call)
+        rows = next((len(call.parts["h"]) for call in self._calls if "h" in call.parts), None)
+        for (name, _, _), calls in runs.items():
+            loop = calls[0].loop
+            if loop is not None and loop.steps is not None and len(calls) == loop.steps + 1:
+                del calls[0]  # Keras asks a cell first what its output is like.
+            for part in calls[0].parts:
+                found = [call for call in calls if part in call.parts]
+                count = seen[name, part] = seen.get((name, part), 0) + 1
+                whole = name if count == 1 else f"{name}#{count}"
+                arrays = [call.parts[part].numpy() for call in found]
+                values[f"step/{whole}/{part}"] = self._join(arrays, found[0], rows)
+                if not any(part in call.taps for call in found):
+                    continue
+                slopes = [call.adjoint_of(part) for call in found]
+                joined = None
+                if any(slope is not None for slope in slopes):
+                    filled = [
+                        np.zeros_like(array) if slope is None else slope
+                        for array, slope in zip(arrays, slopes)
+                    ]
+                    joined = self._join(filled, found[0], rows)
+                adjoints[f"gradient/step/{whole}/{part}"] = joined
+        return values, adjoints
+
+    def _join(self, arrays, call, batch):
+        """One array of the calls' arrays, [batch, time, width]."""
+        if arrays[0].ndim <= 2 and not call.is_whole:
+            joined = np.stack(arrays, axis=1)
+            order = None if call.loop is None else call.loop.find_order(joined.shape)
+            return joined if order is None else np.take_along_axis(joined, order[:, :, None], axis=1)
+        whole = arrays[0]
+        if call.is_whole or whole.ndim != 3 or batch is None:
+            return whole
+        rows, steps = whole.shape[:2]
+        swapped = self._is_time_major if rows == steps else steps == batch
+        return np.swapaxes(whole, 0, 1) if swapped else whole
+
+    def _patch_all(self):
+        tf = self._tf
+        self._patch(tf.keras.layers.Layer, "__call__", self._call_layer)
+        self._patch(tf.GradientTape, "gradient", self._differentiate)
+        self._patch(tf.GradientTape, "__enter__", self._open_tape)
+        self._patch(tf.GradientTape, "__exit__", self._close_tape)
+        wrapper = sys.modules.get("tensorflow_addons.seq2seq.attention_wrapper")
+        if wrapper is not None:
+            self._patch(wrapper, "_prepare_memory", self._prepare_memory)
+        eager = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        self._undo.append(lambda: tf.config.run_functions_eagerly(eager))
+
+    def _patch(self, holder, name, replacement):
+        """Let `replacement(original, ...)` stand for a function of a class or module."""
+        own = vars(holder).get(name)
+        original = getattr(holder, name)
+
+        def call(*arguments, **options):
+            return replacement(original, *arguments, **options)
+
+        # Keras asks the signature of what it calls.
+        call = functools.wraps(original)(call)
+        setattr(holder, name, call)
+        self._undo.append(lambda: delattr(holder, name) if own is None else setattr(holder, name, own))
+
+    def _restore(self):
+        while self._undo:
+            self._undo.pop()()
+
+    def _call_layer(self, original, layer, *arguments, **options):
+        if not self._tf.executing_eagerly():
+            return original(layer, *arguments, **options)
+        if hasattr(layer, "return_sequences") and hasattr(layer, "cell"):
+            return self._call_loop(original, layer, *arguments, **options)
+        if callable(getattr(layer, "initialize", None)) and callable(getattr(layer, "step", None)):
+            return self._call_decoder(original, layer, *arguments, **options)
+        kind = self._find_kind(layer)
+        first = arguments[0] if arguments else options.get("inputs")
+        if kind is None or first is None:
+            return original(layer, *arguments, **options)
+        if kind == "mechanism":
+            return self._call_mechanism(original, layer, *arguments, **options)
+        call = _Call(layer, self._loops[-1] if self._loops else None)
+        copy = self._tap(call, "input", first)
+        if arguments:
+            arguments = (copy, *arguments[1:])
+        else:
+            options["inputs"] = copy
+        if kind == "cell":
+            states = arguments[1] if len(arguments) > 1 else options.get("states", options.get("state"))
+            for part, state in _name_states(self._tf, states):
+                if _is_eager(state):
+                    call.parts["state_" + part] = state
+        given = original(layer, *arguments, **options)
+        self._calls.append(call)
+        if kind != "cell":
+            return self._tap(call, "output", given)
+        return self._tap_cell(call, given)
+
+    def _tap_cell(self, call, given):
+        """Copies of an output and the states; the output is the copy of h where it was h itself."""
+        if not isinstance(given, tuple) or len(given) != 2:
+            return given
+        output, states = given
+        copies = [(state, self._tap(call, part, state)) for part, state in _name_states(self._tf, states)]
+        if not copies:
+            return given
+        output = next((copy for state, copy in copies if state is output), output)
+        return output, self._tf.nest.pack_sequence_as(states, [copy for _, copy in copies])
+
+    def _call_loop(self, original, layer, *arguments, **options):
+        inputs = arguments[0] if arguments else options.get("inputs")
+        first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        mask = options.get("mask")
+        mask = getattr(first, "_keras_mask", None) if mask is None else mask
+        mask = mask[0] if isinstance(mask, (list, tuple)) else mask
+        is_time_major = bool(getattr(layer, "time_major", False))
+        self._is_time_major = self._is_time_major or is_time_major
+        shape = getattr(first, "shape", None)
+        steps = None if shape is None or len(shape) < 2 else shape[0 if is_time_major else 1]
+        mask = None if mask is None else np.asarray(mask)
+        mask = mask.T if mask is not None and is_time_major else mask
+        loop = _Loop(steps, mask, bool(getattr(layer, "go_backwards", False)))
+        fused = getattr(layer, "_could_use_gpu_kernel", None)
+        if fused is not None:
+            layer._could_use_gpu_kernel = False
+        self._loops.append(loop)
+        try:
+            return original(layer, *arguments, **options)
+        finally:
+            self._loops.pop()
+            if fused is not None:
+                layer._could_use_gpu_kernel = fused
+
+    def _call_decoder(self, original, layer, *arguments, **options):
+        self._is_time_major = self._is_time_major or bool(getattr(layer, "output_time_major", False))
+        self._loops.append(_Loop(None, None, False))
+        try:
+            return original(layer, *arguments, **options)
+        finally:
+            self._loops.pop()
+
+    def _call_mechanism(self, original, layer, inputs, *arguments, **options):
+        if options.get("setup_memory") or not getattr(layer, "_memory_initialized", True):
+            return original(layer, inputs, *arguments, **options)
+        call = _Call(layer, self._loops[-1] if self._loops else None)
+        if isinstance(inputs, (list, tuple)) and _is_eager(inputs[0]):
+            call.parts["query"] = inputs[0]
+        self._see_memory(layer)
+        given = original(layer, inputs, *arguments, **options)
+        self._calls.append(call)
+        if not isinstance(given, tuple) or len(given) != 2:
+            return given
+        alignments, state = given
+        copy = self._tap(call, "alignments", alignments)
+        return copy, copy if state is alignments else state
+
+    def _prepare_memory(self, original, *arguments, **options):
+        memory = original(*arguments, **options)
+        call = _Call(None, None, is_whole=True)
+        copy = self._tap(call, "memory", memory)
+        if call.parts:
+            self._memories[id(copy)] = call  # The call holds the copy, so that no id is used twice.
+        return copy
+
+    def _see_memory(self, mechanism):
+        """Note whose memory it is that was prepared; one that was prepared before has no gradient."""
+        memory = getattr(mechanism, "values", None)
+        call = self._memories.get(id(memory))
+        if call is None and _is_eager(memory):
+            call = self._memories[id(memory)] = _Call(None, None, is_whole=True)
+            call.parts["memory"] = memory
+        if call is not None and call.layer is None:
+            call.layer = mechanism
+            self._calls.append(call)
+
+    def _find_kind(self, layer):
+        if id(layer) not in self._kinds:
+            self._kinds[id(layer)] = (layer, _kind_of(layer))
+        return self._kinds[id(layer)][1]
+
+    def _tap(self, call, part, tensor):
+        """A copy of a tensor, which is known by a call's part."""
+        if not _is_eager(tensor) or not tensor.dtype.is_floating:
+            return tensor
+        copy = self._tf.identity(tensor)
+        if hasattr(tensor, "_keras_mask"):
+            copy._keras_mask = tensor._keras_mask
+        for tape in self._tapes:
+            if getattr(tape, "_recording", True):
+                tape.watch(copy)
+        call.parts[part], call.taps[part] = copy, copy
+        return copy
+
+    def _open_tape(self, original, tape):
+        opened = original(tape)
+        self._tapes.append(tape)
+        return opened
+
+    def _close_tape(self, original, tape, *arguments):
+        self._tapes = [one for one in self._tapes if one is not tape]
+        return original(tape, *arguments)
+
+    def _differentiate(self, original, tape, target, sources, *rest, **options):
+        tf = self._tf
+        targets = tf.nest.flatten(target)
+        is_scalar = len(targets) == 1 and _is_eager(targets[0]) and targets[0].shape.rank == 0
+        prepared = [call for call in self._memories.values() if call.layer is None]
+        asked = [
+            (call, part)
+            for call in self._calls + prepared
+            for part in call.taps
+            if part not in call.adjoints or call.adjoints[part] is None
+        ]
+        if not (is_scalar and asked and tf.executing_eagerly()):
+            return original(tape, target, sources, *rest, **options)
+        tapped = [call.taps[part] for call, part in asked]
+        gradients, adjoints = original(tape, target, [sources, tapped], *rest, **options)
+        for (call, part), adjoint in zip(asked, adjoints):
+            call.adjoints[part] = adjoint
+        return gradients
+
+
+class _Call:
+    """One call of a layer: what it read and gave, by part; the copies in it, and their gradients."""
+
+    def __init__(self, layer, loop, is_whole=False):
+        self.layer, self.loop, self.is_whole = layer, loop, is_whole
+        self.parts, self.taps, self.adjoints = {}, {}, {}
+
+    def adjoint_of(self, part):
+        adjoint = self.adjoints.get(part)
+        return None if adjoint is None else self._to_dense(adjoint)
+
+    @staticmethod
+    def _to_dense(adjoint):
+        if hasattr(adjoint, "indices") and hasattr(adjoint, "dense_shape"):
+            dense = np.zeros([int(size) for size in adjoint.dense_shape], adjoint.values.numpy().dtype)
+            np.add.at(dense, adjoint.indices.numpy(), adjoint.values.numpy())
+            return dense
+        return adjoint.numpy()
+
+
+class _Loop:
+    """One run of a layer that loops over time: its steps if they are known, its mask, its direction."""
+
+    def __init__(self, steps, mask, is_backward):
+        self.steps, self.mask, self.is_backward = steps, mask, is_backward
+
+    def find_order(self, shape):
+        """Of a backward loop under a mask, the order of steps [batch, time] with the masked ones last."""
+        if self.mask is None or not self.is_backward or self.mask.shape != tuple(shape[:2]):
+            return None
+        return np.argsort(~self.mask[:, ::-1].astype(bool), axis=1, kind="stable")
+
+
+class _LayerNames:
+    """Layers' names by those of their variables: `encoder/cell` for the one with `encoder/cell/kernel`."""
+
+    def __init__(self, find):
+        self._find, self._named = find, []
+
+    def __call__(self, layer):
+        # Keras 3 keeps the state of random numbers in variables.
+        names = [self._find(one) for one in layer.variables if "float" in str(one.dtype)]
+        if not names or None in names:
+            return None
+        parts = [name.partition("#")[0].split("/")[:-1] for name in names]
+        same = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts))
+        shared = [level[0] for level in same] or [names[0] if len(names) == 1 else str(layer.name)]
+        numbers = {name.partition("#")[2] for name in names}
+        number = numbers.pop() if len(numbers) == 1 else ""
+        name = "/".join(shared) + ("#" + number if number else "")
+        taken = [other for one, other in self._named if one is not layer]
+        unique, count = name, 1
+        while unique in taken:
+            count += 1
+            unique = f"{name}#{count}"
+        self._named.append((layer, unique))
+        return unique
+
+
+def _kind_of(layer):
+    """`mechanism`, `cell` or `other`; None for a layer that holds layers, or variables of none."""
+    if hasattr(layer, "setup_memory") and hasattr(type(layer), "alignments_size"):
+        return "mechanism"
+    flatten = getattr(layer, "_flatten_layers", None)
+    if flatten is not None and any(True for _ in flatten(recursive=False, include_self=False)):
+        return None
+    return "cell" if hasattr(layer, "state_size") else "other"
+
+
+def _name_states(tf, states):
+    """Pairs of `c` or `h` and a state. Keras' order is [h, c]; TF1's tuples say theirs."""
+    if states is None:
+        return []
+    if isinstance(states, tuple) and hasattr(states, "_fields"):
+        return list(zip(states._fields, states))
+    flat = tf.nest.flatten(states)
+    return list(zip(("h", "c"), flat)) if len(flat) <= 2 else []
+
+
+def _is_eager(value):
+    return type(value).__name__ == "EagerTensor"
+
+
+def _find_tensor(graph, tensor):
+    """A tensor of a graph, of which a name may be given."""
+    if not isinstance(tensor, str):
+        return tensor
+    try:
+        return graph.get_tensor_by_name(tensor if ":" in tensor else tensor + ":0")
+    except (KeyError, ValueError):
+        raise RecorderError(f"run: the graph has no tensor {tensor!r}; give the tensor itself") from None
+
+
+def _differentiate(graph, loss, tensors):
+    """The gradients of the loss by tensors of a v1 graph."""
+    if not tensors:
+        return []
+    with graph.as_default():
+        gradients = _tensorflow().compat.v1.gradients(loss, tensors)
+    # What is sparse cannot be fetched with the others.
+    dense = _tensorflow().convert_to_tensor
+    return [gradient if gradient is None else dense(gradient) for gradient in gradients]
 
 
 def _walk_variables(nested):

@@ -20,6 +20,7 @@ from oracle.judgement import Hearing, choose_directions, hear
 from oracle.record import Origin, Record
 from oracle.spec import AttentionNMT, Spec
 from oracle.steps import attention_nmt, encoder_decoder
+from oracle.steps.counterfactual import Evaluator
 from oracle.steps.leaves import nest_leaves
 from oracle.text import BOS, EOS
 
@@ -57,8 +58,36 @@ def run_oracle(
         compute = compile_step(case.spec) if mode == "jit" else step.differentiate(case.spec)
         weights, batch = cast_case(case, dtype)
         tensors = step.name_tensors(case.spec, jax.device_get(compute(nest_leaves(weights), batch)))
-        device = jax.devices()[0]
-    origin = Origin(
+    return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype), tensors)
+
+
+def trace_oracle(case: Case, *, model: str, dtype: Literal["float64", "float32"] = "float64") -> Record:
+    """Compute what `run_oracle` does, and what each layer reads and gives at each step.
+
+    The record has `step/<site>/<part>` and `gradient/step/<site>/<part>` too, by the names of
+    `oracle.run_tf.trace_port`.
+
+    Args:
+        case: the spec, the weights and the batch.
+        model: the port that is to be checked, for the record.
+        dtype: the precision of every computation.
+
+    Raises:
+        MissingPackageError: if JAX or Flax is not installed.
+        UsageError: if the spec is of a mirrored model.
+    """
+    ordinary = run_oracle(case, model=model, dtype=dtype).tensors
+    traced = Evaluator(case.spec, case.weights, case.batch, dtype=dtype).trace()
+    tensors: dict[str, np.ndarray | None] = {}
+    for group in (traced, ordinary):
+        tensors |= {name: tensor for name, tensor in group.items() if not name.startswith("gradient/")}
+    tensors |= {name: tensor for group in (ordinary, traced) for name, tensor in group.items()}
+    return Record(case.spec, _describe_case(case, model=model, mode="jit", dtype=dtype), tensors)
+
+
+def _describe_case(case: Case, *, model: str, mode: str, dtype: Literal["float64", "float32"]) -> Origin:
+    """Where the oracle's record of a case comes from."""
+    return Origin(
         side="oracle",
         model=model,
         mode=mode,
@@ -66,14 +95,13 @@ def run_oracle(
         framework="jax",
         versions=_versions(),
         python=platform.python_version(),
-        device=device.device_kind,
+        device=import_jax().devices()[0].device_kind,
         case=digest_case(case),
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,
         flags={"matmul_precision": "highest"},
     )
-    return Record(case.spec, origin, tensors)
 
 
 def describe_oracle(port: Origin, *, mode: str, dtype: str, flags: Mapping[str, str] | None = None) -> Origin:

@@ -6,7 +6,7 @@ import importlib
 import platform
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -16,11 +16,12 @@ from oracle.bridge.mapping import check_names, leaf_variables, read_gradients, w
 from oracle.bridge.sites import Site, find_sites
 from oracle.case import Case, cast_case, digest_case
 from oracle.decoding import DecodeOptions, Decoding, make_decoding
-from oracle.errors import BridgeError
+from oracle.errors import BridgeError, UsageError
 from oracle.frameworks import import_tensorflow, import_tfa, installed_version
 from oracle.hearing import gather_point, split_point
 from oracle.judgement import Hearing, choose_directions, hear, settle
 from oracle.record import Failure, Origin, Record
+from oracle.recorder import Taps
 from oracle.text import BOS, EOS
 
 if TYPE_CHECKING:
@@ -87,11 +88,103 @@ def run_port(
             flags["repeats"] = describe_repeats(runs)
     except _PortRaisedError as error:
         tensors, variables, failure = {}, {}, error.failure
-    origin = Origin(
+    flags |= {"policy": dtype} if is_mixed else {}
+    origin = _describe_port(
+        case, choice.name, mode=mode, dtype="mixed" if is_mixed else dtype, flags=flags, tf=tf
+    )
+    return Record(case.spec, origin, tensors, variables, failure)
+
+
+def trace_port(case: Case, *, model: str, dtype: Literal["float64", "float32"] = "float64") -> Record:
+    """Compute what `run_port` does, eagerly, and what each layer read and gave at each step.
+
+    The record has `step/<site>/<part>` and `gradient/step/<site>/<part>` too; see `oracle.recorder.Taps`.
+    An exception of the port's is a result: the record holds it as its failure.
+
+    Args:
+        case: the spec, the weights and the batch.
+        model: the port, `explicit_state/full`.
+        dtype: the precision of the weights and the batch.
+
+    Raises:
+        MissingPackageError: if TensorFlow, or tfa where the port needs it, is not installed.
+        UsageError: if there is no such port, or it cannot run eagerly.
+        BridgeError: if the port's variables are not those of the spec.
+    """
+    (choice,) = zoo.choose(model)
+    if "eager" not in choice.variant.modes:
+        raise UsageError(
+            f"{choice.name} cannot run eagerly, so its steps cannot be seen; localise it from its ordinary "
+            "record"
+        )
+    import_tensorflow()
+    if choice.model.needs_tfa:
+        import_tfa()
+    module = importlib.import_module(f"tf_models.{choice.model.name}")
+    return trace_built(case, module.build, model=choice.name, variant=choice.variant.name, dtype=dtype)
+
+
+def trace_built(
+    case: Case,
+    build: Callable[..., Port],
+    *,
+    model: str,
+    variant: str = "",
+    dtype: Literal["float64", "float32"] = "float64",
+) -> Record:
+    """As `trace_port`, of a port that a function makes.
+
+    Args:
+        case: the spec, the weights and the batch.
+        build: `build(spec, variant=..., dtype=...)`, as those of `tf_models`.
+        model: what to call the port.
+        variant: what `build` is given.
+        dtype: the precision of the weights and the batch.
+    """
+    tf = import_tensorflow()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    weights, batch = cast_case(case, dtype)
+    tensors = {name: tf.constant(array) for name, array in batch.items()}
+    options: dict[str, Any] = {"eager": True, "dtype": tf.as_dtype(dtype)}
+    named: dict[str, np.ndarray | None] = {}
+    variables, failure = {}, None
+    try:
+        port, sites = _load_port(SimpleNamespace(build=build), variant, case, weights, tensors, **options)
+        with Taps(_find_layers(sites, port)) as taps:
+            step = _call_port(port.step, tensors)
+        values, adjoints = taps.collect()
+        computed = _name_tensors(sites, tf.nest.map_structure(_to_numpy, step))
+        forward = {name: tensor for name, tensor in computed.items() if not name.startswith("gradient/")}
+        backward = {name: tensor for name, tensor in computed.items() if name not in forward}
+        named = values | forward | backward | adjoints
+        variables = _gradient_variables(sites)
+    except _PortRaisedError as error:
+        failure = error.failure
+    origin = _describe_port(case, model, mode="eager", dtype=dtype, flags={"tf32": "off"}, tf=tf)
+    return Record(case.spec, origin, named, variables, failure)
+
+
+def _find_layers(sites: Sequence[Site], port: Port) -> Callable[[Any], str | None]:
+    """The site of a layer, by the variables that it owns; None if they are of none, or of several."""
+    paths = {whole: site.path for site in sites for whole in site.variables.values()}
+    owners = {id(variable): paths[name] for name, variable in port.variables_by_name().items()}
+
+    def find(layer: Any) -> str | None:
+        found = {owners.get(id(variable)) for variable in layer.variables} - {None}
+        return found.pop() if len(found) == 1 else None
+
+    return find
+
+
+def _describe_port(
+    case: Case, model: str, *, mode: str | None, dtype: Any, flags: dict[str, str], tf: ModuleType
+) -> Origin:
+    """Where a port's record of a case comes from that was computed here."""
+    return Origin(
         side="port",
-        model=choice.name,
-        mode=mode,
-        dtype="mixed" if is_mixed else dtype,
+        model=model,
+        mode=str(mode),
+        dtype=dtype,
         framework="tensorflow",
         versions={
             name: version
@@ -104,9 +197,8 @@ def run_port(
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,
-        flags=flags | ({"policy": dtype} if is_mixed else {}),
+        flags=flags,
     )
-    return Record(case.spec, origin, tensors, variables, failure)
 
 
 def decode_port(
@@ -228,7 +320,7 @@ def _run_in_function(
 
 
 def _load_port(
-    module: ModuleType,
+    module: Any,
     variant: str,
     case: Case,
     weights: Arrays,
