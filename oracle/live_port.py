@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -20,8 +20,10 @@ import numpy as np
 from oracle.case import Dtype, check_seed, choose_dtypes
 from oracle.compare import Comparison, compare_records
 from oracle.errors import CaseError, RecordError, UsageError
+from oracle.explanation import Explanation
 from oracle.frameworks import import_tensorflow
 from oracle.judgement import Judgement, WitnessWhen
+from oracle.localisation import Localisation
 from oracle.record import Record, read_record, write_record
 from oracle.storage import write_bytes
 from oracle.tolerance import FLOAT32_RUNS
@@ -115,17 +117,26 @@ class LiveRecords:
         oracle: the oracle's.
         yardstick: in float32, the oracle's in float32.
         witness: who is wrong, if the witness was asked.
+        localisation: where the port leaves the oracle, if that was asked.
+        explanation: why it does, if that was asked.
     """
 
     port: Record
     oracle: Record
     yardstick: tuple[Record, ...] = ()
     witness: Judgement | None = None
+    localisation: Localisation | None = None
+    explanation: Explanation | None = None
 
     def compare(self) -> Comparison:
         """Hold them against each other."""
         comparison = compare_records(self.port, self.oracle, yardstick=self.yardstick)
-        return msgspec.structs.replace(comparison, witness=self.witness)
+        return msgspec.structs.replace(
+            comparison,
+            witness=self.witness,
+            localisation=self.localisation,
+            explanation=self.explanation,
+        )
 
 
 def compare_live(
@@ -135,6 +146,8 @@ def compare_live(
     mode: str | None = None,
     seed: int = 0,
     witness: WitnessWhen = "never",
+    localise: bool = False,
+    explain: bool = False,
 ) -> Comparison:
     """Make, mirror, run and compare a live port.
 
@@ -144,13 +157,16 @@ def compare_live(
         mode: how TensorFlow runs it: `eager` (the default), `function` or `xla`.
         seed: of every random choice of TensorFlow and NumPy, and so of the initial weights.
         witness: when to find out who is wrong. A float64 comparison only.
+        localise: whether to find out where a port that does not match leaves the oracle; in float64 only.
+        explain: whether to find out why; in float64 only.
 
     Raises:
         UsageError: if there is no such function or mode, or it or the reference raises.
         CaseError: if what it gives cannot be run.
         MirrorError: if a part of the model has no counterpart, or the loss reads a weight of no model.
     """
-    return record_live(target, dtype=dtype, mode=mode, seed=seed, witness=witness).compare()
+    questions: dict[str, Any] = {"witness": witness, "localise": localise, "explain": explain}
+    return record_live(target, dtype=dtype, mode=mode, seed=seed, **questions).compare()
 
 
 def check_live(
@@ -160,6 +176,8 @@ def check_live(
     mode: str | None = None,
     seed: int = 0,
     witness: WitnessWhen = "on-finding",
+    localise: bool = False,
+    explain: bool = False,
     record: Recorder | None = None,
     on_done: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Comparison]:
@@ -171,6 +189,8 @@ def check_live(
         mode: how TensorFlow runs them.
         seed: of every random choice.
         witness: when to find out who is wrong.
+        localise: whether to find out where a port that does not match leaves the oracle; in float64 only.
+        explain: whether to find out why; in float64 only.
         record: what makes and runs a port; by default `record_live`, in this process.
         on_done: called with a line for people when something is done.
 
@@ -180,9 +200,11 @@ def check_live(
     check_seed(seed)
     record = record or record_live
     dtypes = choose_dtypes(precision)
+    options: dict[str, Any] = {"mode": mode, "seed": seed, "witness": witness}
+    options |= {name: True for name, asked in (("localise", localise), ("explain", explain)) if asked}
     for target in targets:
         for dtype in dtypes:
-            comparison = record(target, dtype=dtype, mode=mode, seed=seed, witness=witness).compare()
+            comparison = record(target, dtype=dtype, **options).compare()
             on_done(f"{target} in {dtype}")
             yield comparison
 
@@ -194,6 +216,8 @@ def record_live(
     mode: str | None = None,
     seed: int = 0,
     witness: WitnessWhen = "never",
+    localise: bool = False,
+    explain: bool = False,
 ) -> LiveRecords:
     """As `compare_live`, but give the records of both sides."""
     from oracle.bridge.mirror.run_oracle_side import run_oracle_side
@@ -205,14 +229,24 @@ def record_live(
     if dtype == "float32":
         yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
     records = LiveRecords(run.record, truth, yardstick)
-    if dtype == "float64" and witness != "never":
-        comparison = records.compare()
+    if dtype != "float64":
+        return records
+    comparison = records.compare()
+    found = bool(comparison.rows) and comparison.failure is None and not comparison.matches
+    with use_precision(dtype, seed):
         if comparison.wants_witness(witness):
             from oracle.bridge.mirror.hear_live import hear_live
 
-            with use_precision(dtype, seed):
-                judgement = hear_live(port, run, truth, comparison, seed=seed)
+            judgement = hear_live(port, run, truth, comparison, seed=seed)
             records = replace(records, witness=judgement)
+        if found and localise:
+            from oracle.bridge.mirror.localise_live import localise_live
+
+            records = replace(records, localisation=localise_live(port, run, truth))
+        if found and explain:
+            from oracle.bridge.mirror.explain_live import explain_live
+
+            records = replace(records, explanation=explain_live(port, run, truth))
     return records
 
 
@@ -250,8 +284,12 @@ def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:
     write_record(records.oracle, Path(folder) / _ORACLE)
     for number, run in enumerate(records.yardstick):
         write_record(run, Path(folder) / _YARDSTICK.format(number))
-    if records.witness is not None:
-        write_bytes(Path(folder) / _WITNESS, msgspec.json.encode(records.witness))
+    answers = {_WITNESS: records.witness, _WHERE: records.localisation, _WHY: records.explanation}
+    for name, answer in answers.items():
+        if answer is not None:
+            # JSON has no infinity, which an error can be.
+            encode = msgspec.json.encode if name == _WITNESS else msgspec.msgpack.encode
+            write_bytes(Path(folder) / name, encode(answer))
 
 
 def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
@@ -263,17 +301,30 @@ def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
     folder = Path(folder)
     count = len(list(folder.glob(_YARDSTICK.format("*"))))
     yardstick = tuple(read_record(folder / _YARDSTICK.format(number)) for number in range(count))
-    said, witness = folder / _WITNESS, None
-    if said.is_file():
-        try:
-            witness = msgspec.json.decode(said.read_bytes(), type=Judgement)
-        except msgspec.DecodeError as error:
-            raise RecordError(f"{said}: not what the witness said: {error}; record it anew") from error
-    return LiveRecords(read_record(folder / _PORT), read_record(folder / _ORACLE), yardstick, witness)
+    return LiveRecords(
+        read_record(folder / _PORT),
+        read_record(folder / _ORACLE),
+        yardstick,
+        _read_answer(folder / _WITNESS, Judgement, "what the witness said"),
+        _read_answer(folder / _WHERE, Localisation, "where a port leaves the oracle"),
+        _read_answer(folder / _WHY, Explanation, "why a port leaves the oracle"),
+    )
 
 
 _PORT, _ORACLE, _YARDSTICK = "port.safetensors", "oracle.safetensors", "yardstick-{}.safetensors"
-_WITNESS = "witness.json"
+_WITNESS, _WHERE, _WHY = "witness.json", "localisation.msgpack", "explanation.msgpack"
+
+Answer = TypeVar("Answer")
+
+
+def _read_answer(path: Path, kind: type[Answer], what: str) -> Answer | None:
+    if not path.is_file():
+        return None
+    decode = msgspec.json.decode if path.suffix == ".json" else msgspec.msgpack.decode
+    try:
+        return decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise RecordError(f"{path}: not {what}: {error}; record it anew") from error
 
 
 def load_build(target: str) -> Build:
