@@ -25,9 +25,9 @@ from oracle.report.verdict import (
     describe_sides,
     explain_row,
     name_port,
+    state_account,
     state_tolerance,
     state_verdict,
-    state_witness,
 )
 from oracle.step_port import record_step
 from oracle.verify import verify_record
@@ -287,7 +287,7 @@ def _explain_one(comparison: Comparison) -> list[str]:
         if row.max_abs is not None:
             lines.append(f"    max abs error {row.max_abs:.3g}{_relative(row)}; needed {_needed(row)}")
     lines.append(f"  {state_tolerance(comparison)}")
-    return [*lines, *(f"  {said}" for said in state_witness(comparison))]
+    return [*lines, *(f"  {said}" for said in state_account(comparison))]
 
 
 def _badness(row: Row) -> float:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import msgspec
 import numpy as np
 
 from oracle import zoo
@@ -20,8 +19,8 @@ from oracle.bridge.sites import find_sites
 from oracle.case import Case, check_seed, choose_dtypes, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
-from oracle.hearing import judge_records
-from oracle.judgement import Judgement, WitnessWhen
+from oracle.inquiry import Inquiry, Questions
+from oracle.judgement import WitnessWhen
 from oracle.record import Record
 from oracle.runner import Runner
 from oracle.series import read_series, sunspots
@@ -51,6 +50,8 @@ class Request:
         seed: the seed of every random choice.
         batch_size: how many windows of the series, or pairs of texts.
         witness: when the witness is asked who is wrong.
+        localise: whether to find out where a port that does not match leaves the oracle.
+        explain: whether to find out why.
     """
 
     models: tuple[str, ...] = ()
@@ -61,6 +62,8 @@ class Request:
     seed: int = 0
     batch_size: int = 16
     witness: WitnessWhen = "on-finding"
+    localise: bool = True
+    explain: bool = True
 
 
 def check(
@@ -87,6 +90,8 @@ def check(
             ports.append((choice, case, dtype, port))
         if id(case) not in oracles:
             oracles[id(case)] = _start_oracle(runner, case, choice, float32=request.precision != "f64")
+    inquiries: list[Inquiry] = []
+    questions = Questions(request.witness, request.localise, request.explain)
     for choice, case, dtype, future in ports:
         oracle = oracles[id(case)]
         truth = oracle.truth.result()
@@ -94,43 +99,9 @@ def check(
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
         comparison = compare_records(port, truth, yardstick=yardstick)
-        if comparison.wants_witness(request.witness):
-            judgement = ask_witness(comparison, runner, case, port, truth)
-            on_done(f"the witness on {choice.name} in {dtype}")
-            comparison = msgspec.structs.replace(comparison, witness=judgement)
-        yield comparison
-
-
-def ask_witness(comparison: Comparison, runner: Runner, case: Case, port: Record, truth: Record) -> Judgement:
-    """Have both sides heard, and say who is wrong. It is judged in float64, whatever the port ran in.
-
-    Args:
-        comparison: the port's record held against the oracle's.
-        runner: what runs the two sides.
-        case: what the records are of.
-        port: the port's record.
-        truth: the oracle's, in float64.
-    """
-    seed = case.seed
-    note: tuple[str, ...] = ()
-    if port.origin.dtype != "float64":
-        findings = comparison.findings
-        port = runner.run(
-            "tf", case, model=port.origin.model, mode=port.origin.mode, dtype="float64"
-        ).result()
-        if port.failure is not None:
-            said = f"cannot say who is wrong: in float64 the port raises {port.failure.type}"
-            return Judgement("unknown", (f"{said}: {port.failure.message}",), seed)
-        comparison = compare_records(port, truth)
-        if findings and comparison.matches:
-            return Judgement(
-                "precision", ("in float64 every tensor matches: what differs is precision",), seed
-            )
-        note = ("judged in float64",)
-    hearings = [runner.hear(side, case, port=port, oracle=truth, seed=seed) for side in ("tf", "jax")]
-    heard = (hearings[0].result(), hearings[1].result())
-    judgement = judge_records(case, comparison, (port, truth), heard, seed=seed)
-    return msgspec.structs.replace(judgement, lines=(*judgement.lines, *note))
+        inquiries.append(Inquiry(comparison, runner, case, port, truth, questions=questions))
+    for inquiry in inquiries:
+        yield inquiry.finish(on_done=on_done)
 
 
 @dataclass(frozen=True)

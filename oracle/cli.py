@@ -20,9 +20,11 @@ from cyclopts.config import Dict, Env
 
 from oracle.commands.compare import SETTINGS, compare
 from oracle.commands.decode import decode
-from oracle.commands.legacy import diagnose, explain_code, repair
+from oracle.commands.explain import explain
+from oracle.commands.legacy import diagnose, repair
 from oracle.commands.models import doctor, models
 from oracle.commands.record import record, recorder, verify
+from oracle.commands.selftest import selftest
 from oracle.commands.train import train
 from oracle.commands.trajectory import trajectory
 from oracle.commands.weights import convert, inspect
@@ -50,10 +52,11 @@ for _command in (
     recorder,
     record,
     verify,
+    explain,
+    selftest,
     decode,
     diagnose,
     repair,
-    explain_code,
     inspect,
     convert,
     train,

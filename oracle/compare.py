@@ -13,7 +13,7 @@ from oracle.errors import RecordError
 from oracle.explanation import Explanation
 from oracle.judgement import FAULTS, Judgement, WitnessWhen
 from oracle.localisation import Localisation
-from oracle.record import Failure, Origin, Record
+from oracle.record import STEPS, Failure, Origin, Record
 from oracle.tolerance import (
     Tolerance,
     float32_tolerance,
@@ -147,7 +147,7 @@ def compare_records(
     _check_records(port, oracle, yardstick)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
-    truths = read_truths(oracle)
+    truths = {name: truth for name, truth in read_truths(oracle).items() if not name.startswith(STEPS)}
     weight_gradients = {f"gradient/{path}" for path in weight_shapes(oracle.spec)}
     check_evidence(truths, weight_gradients)
     if only is not None and (unknown := sorted(set(only) - truths.keys())):
@@ -162,7 +162,7 @@ def compare_records(
     rows += [
         Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
         for name, tensor in port.tensors.items()
-        if name not in oracle.tensors
+        if name not in oracle.tensors and not name.startswith(STEPS)
     ]
     return Comparison(port.origin, oracle.origin, tuple(rows), left_out=left_out)
 

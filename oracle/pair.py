@@ -19,7 +19,7 @@ import numpy as np
 from oracle.compare import Row, Status
 from oracle.errors import RecordError, UsageError
 from oracle.rebuild import name_as_port
-from oracle.record import Failure, Origin, Record
+from oracle.record import STEPS, Failure, Origin, Record
 from oracle.tolerance import FLOAT64_BOUND, largest, root_mean_square
 
 ROUNDINGS: Mapping[str, float] = {
@@ -139,7 +139,7 @@ def compare_assumed(port: Record, oracle: Record, *, tolerance: float | None = N
     names = ("the port", "the oracle")
     common = {name: oracle.tensors[name] for name in oracle.tensors if name in port.tensors}
     weights = {name: oracle.tensors[name] for name in oracle.tensors if name.startswith("gradient/")}
-    spared = ("gradient/batch/", "gradient/state/", "gradient/embedded/")
+    spared = ("gradient/batch/", "gradient/state/", "gradient/embedded/", *STEPS)
     missing = {name: array for name, array in weights.items() if not name.startswith(spared)}
     truth = Record(oracle.spec, oracle.origin, {**common, **missing})
     rows = compare_tensors(port, truth, allowed, names=names)

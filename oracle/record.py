@@ -32,6 +32,10 @@ from oracle.storage import digest_arrays, read_arrays, write_arrays
 FORMAT = 2
 """The version of the record format that is written. Older ones are read forever."""
 
+STEPS = ("step/", "gradient/step/")
+"""How the names begin of what each layer read and gave at each step, and of its adjoints: not compared tensor
+by tensor, but looked into (`oracle.localise`)."""
+
 Naming = Literal["leaf", "variable"]
 """How the weights and their gradients are named: by the oracle's leaves, or by TensorFlow's variables."""
 

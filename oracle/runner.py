@@ -23,10 +23,12 @@ from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variable
 from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
+from oracle.explanation import Explanation
 from oracle.hearing import read_hearing
 from oracle.judgement import Hearing, WitnessWhen
 from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_port import LiveRecords, read_records
+from oracle.localisation import Localisation
 from oracle.record import Record, read_record, write_record
 from oracle.worker import raise_reply
 
@@ -59,6 +61,18 @@ class Runner(Protocol):
 
     def hear(self, side: Side, case: Case, *, port: Record, oracle: Record, seed: int) -> Future[Hearing]:
         """Hear one side on two float64 records of a case. The future raises what the side raised."""
+        ...
+
+    def trace(self, case: Case, *, model: str) -> Future[Record]:
+        """Run a port step by step, in float64, its layers tapped. The future raises what the side raised."""
+        ...
+
+    def localise(self, case: Case, *, port: Record, trace: Record | None) -> Future[Localisation]:
+        """Have the oracle's side find where a port leaves it. The future raises what the side raised."""
+        ...
+
+    def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
+        """Have the oracle's side find why a port is not it. The future raises what the side raised."""
         ...
 
     def read_checkpoint(self, path: str) -> Checkpoint:
@@ -106,6 +120,24 @@ class InProcess:
         else:
             from oracle.run_jax import hear_oracle as hear
         return _do_now(lambda: hear(case, port=port, oracle=oracle, seed=seed))
+
+    def trace(self, case: Case, *, model: str) -> Future[Record]:
+        """Run a port step by step, its layers tapped, now."""
+        from oracle.run_tf import trace_port
+
+        return _do_now(lambda: trace_port(case, model=model))
+
+    def localise(self, case: Case, *, port: Record, trace: Record | None) -> Future[Localisation]:
+        """Find where a port leaves the oracle, now."""
+        from oracle.insight import localise_port
+
+        return _do_now(lambda: localise_port(case, port=port, trace=trace))
+
+    def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
+        """Find why a port is not the oracle, now."""
+        from oracle.insight import explain_port
+
+        return _do_now(lambda: explain_port(case, port=port, oracle=oracle))
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Read a TensorFlow checkpoint here."""
@@ -169,14 +201,43 @@ class TwoProcesses:
 
     def hear(self, side: Side, case: Case, *, port: Record, oracle: Record, seed: int) -> Future[Hearing]:
         """Ask a side about two float64 records of a case, when it has done what it was asked before."""
-        names = ("case", "port", "oracle", "hearing")
-        paths = {name: self._new_path(name) for name in names}
+        paths, path = self._write_inputs(case, port=port, oracle=oracle), self._new_path("hearing")
+        request = {"do": "hear", "side": side, "seed": seed, **paths, "hearing": str(path)}
+        return self._workers[side].submit(request, lambda: read_hearing(path))
+
+    def trace(self, case: Case, *, model: str) -> Future[Record]:
+        """Ask the TensorFlow side to run a port step by step, when it has done what it was asked before."""
+        paths = self._write_inputs(case)
+        path = self._new_path("trace")
+        request = {"do": "trace", **paths, "model": model, "trace": str(path)}
+        return self._workers["tf"].submit(request, lambda: read_record(path))
+
+    def localise(self, case: Case, *, port: Record, trace: Record | None) -> Future[Localisation]:
+        """Ask the oracle's side where, when it has done what it was asked before."""
+        paths = self._write_inputs(case, port=port, trace=trace)
+        return self._ask_jax("localise", paths, Localisation)
+
+    def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
+        """Ask the oracle's side why, when it has done what it was asked before."""
+        paths = self._write_inputs(case, port=port, oracle=oracle)
+        return self._ask_jax("explain", paths, Explanation)
+
+    def _write_inputs(self, case: Case, **records: Record | None) -> dict[str, str]:
+        paths = {"case": self._new_path("case")}
         write_case(case, paths["case"])
-        write_record(port, paths["port"])
-        write_record(oracle, paths["oracle"])
-        request = {"do": "hear", "side": side, "seed": seed}
-        request |= {name: str(path) for name, path in paths.items()}
-        return self._workers[side].submit(request, lambda: read_hearing(paths["hearing"]))
+        for name, record in records.items():
+            if record is not None:
+                paths[name] = self._new_path(name)
+                write_record(record, paths[name])
+        return {name: str(path) for name, path in paths.items()}
+
+    def _ask_jax(self, what: str, paths: dict[str, str], kind: type[T]) -> Future[T]:
+        path = self._new_path(what)
+        request = {"do": what, **paths, "answer": str(path)}
+        # JSON has no infinity, which an error can be.
+        return self._workers["jax"].submit(
+            request, lambda: msgspec.msgpack.decode(path.read_bytes(), type=kind)
+        )
 
     def read_checkpoint(self, path: str) -> Checkpoint:
         """Have the TensorFlow side read a checkpoint."""
@@ -217,13 +278,22 @@ class LiveProcess:
         ).result()
 
     def record(
-        self, target: str, *, dtype: str, mode: str | None, seed: int, witness: WitnessWhen = "never"
+        self,
+        target: str,
+        *,
+        dtype: str,
+        mode: str | None,
+        seed: int,
+        witness: WitnessWhen = "never",
+        localise: bool = False,
+        explain: bool = False,
     ) -> LiveRecords:
         """Have a live port made, mirrored and run. See `oracle.live_port.record_live`."""
         folder = Path(self._folder.name) / str(next(self._numbers))
         folder.mkdir()
         request = {"do": "live", "target": target, "folder": str(folder)}
         request |= {"dtype": dtype, "mode": mode, "seed": seed, "witness": witness}
+        request |= {"localise": localise, "explain": explain}
         return self._worker.submit(request, lambda: read_records(folder)).result()
 
 

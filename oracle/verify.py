@@ -22,7 +22,7 @@ from oracle.errors import RecordError, UsageError
 from oracle.frameworks import import_jax, precise_jax
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
-from oracle.record import Record
+from oracle.record import STEPS, Record
 from oracle.run_jax import compile_step, describe_oracle, find_step
 from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
@@ -96,8 +96,9 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
     # Outputs and inputs have names of the user's own; a gradient of a weight that is not known is a finding.
     ignored = [name for name in unknown if not _is_weight_gradient(name)]
     notes = list(rebuilt.notes)
-    if ignored:
-        notes.append(f"not compared, since the oracle has no tensor of that name: {', '.join(ignored)}")
+    told = [name for name in ignored if not name.startswith(STEPS)]
+    if told:
+        notes.append(f"not compared, since the oracle has no tensor of that name: {', '.join(told)}")
     absent = [name for name in truth.tensors if name not in port.tensors and not _is_weight_gradient(name)]
     if absent:
         notes.append(f"not compared, since the record does not hold it: {', '.join(absent)}")
@@ -120,7 +121,7 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
 
 
 def _is_weight_gradient(name: str) -> bool:
-    others = ("gradient/batch/", "gradient/state/", "gradient/embedded/")
+    others = ("gradient/batch/", "gradient/state/", "gradient/embedded/", *STEPS)
     return name.startswith("gradient/") and not name.startswith(others)
 
 

@@ -103,10 +103,28 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         hearing = hear(read_case(request["case"]), **sides, seed=request["seed"])
         write_hearing(hearing, request["hearing"])
         return {}
+    if request["do"] == "trace":
+        from oracle.run_tf import trace_port
+
+        write_record(trace_port(read_case(request["case"]), model=request["model"]), request["trace"])
+        return {}
+    if request["do"] in ("localise", "explain"):
+        from oracle.insight import explain_port, localise_port
+
+        names = ("port", "oracle", "trace")
+        sides: dict[str, Any] = {name: read_record(request[name]) for name in names if name in request}
+        case = read_case(request["case"])
+        if request["do"] == "explain":
+            answer: Any = explain_port(case, **sides)
+        else:
+            answer = localise_port(case, **{"trace": None, **sides})
+        Path(request["answer"]).write_bytes(msgspec.msgpack.encode(answer))
+        return {}
     if request["do"] == "live":
         from oracle.live_port import record_live, write_records
 
-        options = {name: request[name] for name in ("dtype", "mode", "seed", "witness")}
+        names = ("dtype", "mode", "seed", "witness", "localise", "explain")
+        options = {name: request[name] for name in names}
         write_records(record_live(request["target"], **options), request["folder"])
         return {}
     if request["do"] == "diagnose":

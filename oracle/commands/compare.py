@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +20,12 @@ SETTINGS = {
     "seed",
     "batch-size",
     "witness",
+    "localise",
+    "explain",
     "processes",
     "output-format",
     "output",
+    "report",
     "verbose",
     "quiet",
 }
@@ -36,10 +41,13 @@ def compare(
     seed: int = 0,
     batch_size: int = 16,
     witness: Literal["always", "on-finding", "never"] = "on-finding",
+    localise: bool = True,
+    explain: bool = True,
     tolerance: float | None = None,
     processes: Literal[1, 2] = 2,
     output_format: OutputFormat = "text",
     output: Path | None = None,
+    report: Path | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
@@ -75,6 +83,10 @@ def compare(
     witness
         When to find out who is wrong, by differences of each side's own loss in float64: the port's model,
         its gradient, or the oracle.
+    localise
+        Find where a port that does not match leaves the oracle: layer, time step, row and unit.
+    explain
+        Find why a port that does not match is not the oracle: the cause, and what to do about it.
     tolerance
         Of two records: what they may differ by, as a part of a tensor's largest element.
     processes
@@ -84,6 +96,8 @@ def compare(
         Text for people, JSON or JUnit for programs, or what GitHub Actions shows.
     output
         Write the report to this file instead of standard output.
+    report
+        Write a report for people to this HTML file, besides.
     verbose
         Let the frameworks' messages through, and print tracebacks.
     quiet
@@ -106,34 +120,42 @@ def compare(
             )
         from oracle.commands.record import compare_files
 
-        report = {"output_format": output_format, "output": output, "verbose": verbose, "quiet": quiet}
-        return compare_files(*files, tolerance=tolerance, **report)
+        if report is not None:
+            raise UsageError("--report is of ports; of two records there are text, JSON, JUnit and GitHub")
+        place = {"output_format": output_format, "output": output, "verbose": verbose, "quiet": quiet}
+        return compare_files(*files, tolerance=tolerance, **place)
 
     own = tuple(name for name in models if is_target(name))
     named = tuple(name for name in models if not is_target(name))
     if own and (weights is not None or data is not None):
         raise UsageError(f"{own[0]} brings weights and a batch of its own; leave out --weights and --data")
     check_output(output)
+    check_output(report)
     if mode == "all":
+        if report is not None:
+            raise UsageError("--report is of one mode; of --mode all there are text, JSON, JUnit and GitHub")
         request = Request(named, weights=weights, data=data, seed=seed, batch_size=batch_size)
         ways = {"processes": processes, "verbose": verbose, "quiet": quiet}
         tables = _check_every_mode(request, own, run_named=bool(named or not own), **ways)
         _deliver_modes(tables, output_format, output, quiet=quiet)
         return 0 if tables and all(table.matches for table in tables) else 1
     comparisons = []
+    # What nobody will see need not be looked for.
+    shown = not quiet or output_format != "text" or report is not None
     with show_progress("comparing", quiet=quiet) as on_done:
         if named or not own:
-            request = Request(named, precision, mode, weights, data, seed, batch_size, witness)
+            chosen = Request(named, precision, mode, weights, data, seed, batch_size, witness)
+            request = replace(chosen, localise=localise and shown, explain=explain and shown)
             with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
                 comparisons += check(request, runner, on_done=on_done)
         live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
-        live["witness"] = witness
+        live |= {"witness": witness, "localise": localise and shown, "explain": explain and shown}
         if own and processes == 1:
             comparisons += check_live(own, **live)
         elif own:
             with LiveProcess(verbose=verbose) as process:
                 comparisons += check_live(own, record=process.record, **live)
-    deliver(comparisons, output_format, output, verbose=verbose, quiet=quiet)
+    deliver(comparisons, output_format, output, report=report, verbose=verbose, quiet=quiet)
     return _choose_code(comparisons)
 
 
@@ -188,6 +210,13 @@ def _choose_code(comparisons: Sequence[Any]) -> int:
     return 0 if comparisons and all(found.matches for found in comparisons) else 1
 
 
+def state_command(known: Collection[str] = SETTINGS) -> str:
+    """The command line as it was given, and before it the settings that came from the environment."""
+    names = [f"ORACLE_{name.upper().replace('-', '_')}" for name in sorted(known)]
+    given = [f"{name}={shlex.quote(os.environ[name])}" for name in names if name in os.environ]
+    return " ".join([*given, shlex.join(["oracle", *sys.argv[1:]])])
+
+
 def check_output(output: Path | None) -> None:
     """Refuse a place that cannot be written before minutes are spent on what should go there."""
     from oracle.errors import UsageError
@@ -203,10 +232,11 @@ def deliver(
     output_format: OutputFormat,
     output: Path | None,
     *,
+    report: Path | None = None,
     verbose: bool,
     quiet: bool,
 ) -> None:
-    """Put the report where it was asked for."""
+    """Put the report where it was asked for, and the one in HTML where that was."""
     from oracle.report import RENDERERS, render_text
     from oracle.report.github import render_annotations, render_summary
     from oracle.report.terminal import open_terminal
@@ -214,6 +244,10 @@ def deliver(
     from oracle.storage import write_bytes
 
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if report is not None:
+        from oracle.report.html import render_html
+
+        write_bytes(report, render_html(comparisons, command=state_command()).encode())
     if output is not None:
         text = (
             render_text(comparisons, verbose=verbose, quiet=quiet)

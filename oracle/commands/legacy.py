@@ -1,4 +1,4 @@
-"""`oracle diagnose`, `oracle repair` and `oracle explain-code`."""
+"""`oracle diagnose` and `oracle repair`."""
 
 from __future__ import annotations
 
@@ -178,25 +178,6 @@ def repair(
             print(line)
         count = len(done.model.trainable_variables)
         print(f"variables: {len(done.model.variables)}, of which {count} trainable", flush=True)
-    return 0
-
-
-def explain_code(code: str | None = None) -> int:
-    """Explain a code that `oracle diagnose` or `oracle repair` printed; without one, list them all.
-
-    Parameters
-    ----------
-    code
-        As `G001`.
-    """
-    from oracle.legacy_graph.codes import CODES, find_code, render_code
-
-    if code is None:
-        for known in CODES.values():
-            print(f"{known.code}  {known.title}")
-    else:
-        sys.stdout.write(render_code(find_code(code)))
-    sys.stdout.flush()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +93,7 @@ def verify(
     tolerance: float | None = None,
     output_format: OutputFormat = "text",
     output: Path | None = None,
+    report: Path | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
@@ -118,6 +120,8 @@ def verify(
         Text for people, JSON or JUnit for programs, or what GitHub Actions shows.
     output
         Write the report to this file instead of standard output.
+    report
+        Write a report for people to this HTML file, besides.
     verbose
         Print tracebacks.
     quiet
@@ -130,6 +134,7 @@ def verify(
     from oracle.verify import verify_record
 
     check_output(output)
+    check_output(report)
     if spec is not None and module is not None:
         raise UsageError("--spec and --module both say what the model is; give one")
     found = verify_record(
@@ -140,13 +145,18 @@ def verify(
         tolerance=tolerance,
     )
     if isinstance(found, Pair):
+        if report is not None:
+            raise UsageError("--report is of float64 and float32 records; of others there are text and JSON")
         deliver_pair(found, output_format, output, verbose=verbose, quiet=quiet)
         return 0 if found.matches else 1
     notes = found.port.flags.get("notes")
     if notes and output is None and output_format == "text" and not quiet:
         for note in notes.split("\n"):
             print(f"note: {note}")
-    deliver([found], output_format, output, verbose=verbose, quiet=quiet)
+    deliver([found], output_format, output, report=report, verbose=verbose, quiet=quiet)
+    is_plain = output is None and output_format == "text" and not quiet
+    if is_plain and module is None and found.failure is None and not found.matches:
+        print(f"`oracle explain {shlex.quote(str(file))}` finds the cause")
     return 0 if found.matches else 1
 
 

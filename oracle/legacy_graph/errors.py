@@ -1,4 +1,4 @@
-"""What can be wrong with a graph, each with a code that `oracle explain-code` explains."""
+"""What can be wrong with a graph, each with a code that `oracle explain` explains."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def repair(
         `input_specs`; the figures in `verification`.
 
     Raises:
-        GraphError: with the code of what is wrong: see `oracle explain-code`.
+        GraphError: with the code of what is wrong: see `oracle explain`.
     """
     return repair_file(
         path,

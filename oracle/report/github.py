@@ -10,9 +10,9 @@ from oracle.report.verdict import (
     describe_sides,
     explain_row,
     name_port,
+    state_account,
     state_tolerance,
     state_verdict,
-    state_witness,
     summarise,
 )
 
@@ -27,7 +27,7 @@ def render_annotations(comparisons: Sequence[Comparison]) -> str:
     lines = []
     for comparison in comparisons:
         if not comparison.matches:
-            details = [state_verdict(comparison), *state_witness(comparison)]
+            details = [state_verdict(comparison), *state_account(comparison)]
             details += map(explain_row, comparison.findings)
             title = escape_property(f"gradients of {name_port(comparison)}")
             lines.append(f"::error title={title}::{escape_data(chr(10).join(details))}\n")
@@ -43,7 +43,7 @@ def render_summary(comparisons: Sequence[Comparison]) -> str:
             f"{mark} **{name_port(comparison)}**: {_escape_cell(state_verdict(comparison))}; "
             f"{state_tolerance(comparison)}",
             "",
-            *[f"{_escape_cell(said)}  " for said in state_witness(comparison)],
+            *[f"{_escape_cell(said)}  " for said in state_account(comparison)],
             "",
             "<details><summary>every tensor</summary>",
             "",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree
 
 from oracle.compare import Comparison
-from oracle.report.verdict import explain_row, name_port, state_tolerance, state_verdict, state_witness
+from oracle.report.verdict import explain_row, name_port, state_account, state_tolerance, state_verdict
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -36,7 +36,7 @@ def _add_suite(root: ElementTree.Element, comparison: Comparison) -> None:
         error = ElementTree.SubElement(test, "error", message=clean(state_verdict(comparison)))
         if comparison.failure is not None:
             error.text = clean(comparison.failure.traceback)
-    if said := state_witness(comparison):
+    if said := state_account(comparison):
         ElementTree.SubElement(suite, "system-out").text = clean("\n".join(said))
     for row in comparison.rows:
         test = ElementTree.SubElement(suite, "testcase", classname=name, name=row.name)

@@ -12,15 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from oracle.compare import Comparison, Row
+from oracle.report.heat import print_heat
 from oracle.report.terminal import PLAIN_WIDTH
 from oracle.report.verdict import (
     describe_case,
     describe_sides,
     explain_row,
     name_port,
+    state_account,
     state_tolerance,
     state_verdict,
-    state_witness,
     summarise,
 )
 
@@ -68,8 +69,12 @@ def _print_verdict(comparison: Comparison, console: Console, *, quiet: bool) -> 
     console.print(Text.assemble((word, style), " ", line), soft_wrap=True)
     ours = comparison.witness is not None and comparison.witness.verdict == "oracle"
     if not quiet or ours:
-        for said in state_witness(comparison):
+        for said in state_account(comparison):
             console.print(f"     {said}", style="bold red" if ours else "", markup=False, soft_wrap=True)
+    if not quiet and comparison.localisation is not None:
+        for heat in comparison.localisation.maps:
+            console.print()
+            print_heat(heat, console)
     console.print()
 
 

@@ -41,6 +41,18 @@ def state_witness(comparison: Comparison) -> list[str]:
     return [f"witness: {judgement.lines[0]}", *judgement.lines[1:]]
 
 
+def state_account(comparison: Comparison) -> list[str]:
+    """All that was found out about a port, for people: who is wrong, where it begins, why, what to do."""
+    localisation, explanation = comparison.localisation, comparison.explanation
+    where = () if localisation is None else localisation.lines
+    why = () if explanation is None else explanation.lines
+    return state_witness(comparison) + _prefix("where", where) + _prefix("why", why)
+
+
+def _prefix(word: str, lines: Sequence[str]) -> list[str]:
+    return [f"{word}: {lines[0]}", *lines[1:]] if lines else []
+
+
 def state_tolerance(comparison: Comparison) -> str:
     """One sentence: the tolerance that would have passed, and the one that is allowed."""
     if comparison.port.dtype == "float64":

@@ -15,11 +15,11 @@ import pytest
 
 from oracle import witness
 from oracle.case import Case
-from oracle.check import ask_witness
 from oracle.commands.compare import _choose_code
 from oracle.compare import Comparison, compare_records
 from oracle.errors import RecordError
 from oracle.hearing import read_hearing, write_hearing
+from oracle.inquiry import Inquiry, Questions
 from oracle.judgement import Hearing
 from oracle.record import Record
 from oracle.report import render_github, render_json, render_junit, render_text
@@ -54,11 +54,9 @@ def run_sides(model: str, *, dtype: Any = "float64") -> tuple[Case, Record, Reco
 
 
 def ask(case: Case, port: Record, oracle: Record, yardstick: list[Record] | None = None) -> Comparison:
-    import msgspec
-
     comparison = compare_records(port, oracle, yardstick=yardstick or ())
-    judgement = ask_witness(comparison, InProcess(), case, port, oracle)
-    return msgspec.structs.replace(comparison, witness=judgement)
+    questions = Questions("always", localise=False, explain=False)
+    return Inquiry(comparison, InProcess(), case, port, oracle, questions=questions).finish()
 
 
 @pytest.mark.parametrize("model", VERDICTS)
@@ -179,7 +177,9 @@ def test_when_it_is_asked() -> None:
     from oracle.check import Request, check
 
     def run(when: Any, model: str, runner: InProcess) -> Iterator[Comparison]:
-        request = Request((model,), weights="random", batch_size=2, witness=when)
+        request = Request(
+            (model,), weights="random", batch_size=2, witness=when, localise=False, explain=False
+        )
         yield from check(request, runner)
 
     (never,) = run("never", "implicit_state/outside_tape", _Forbidden())

@@ -1,4 +1,4 @@
-"""`oracle diagnose`, `oracle repair` and `oracle explain-code`, as functions that return exit codes."""
+"""`oracle diagnose`, `oracle repair` and `oracle explain`, as functions that return exit codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oracle.commands.legacy import diagnose, explain_code, repair
+from oracle.commands.explain import explain
+from oracle.commands.legacy import diagnose, repair
 from oracle.errors import UsageError
 from oracle.legacy_graph.errors import GraphError
 from tests.oracle.legacy_graph.golden import GRAPHS
@@ -54,9 +55,11 @@ def test_a_live_port_that_is_not_there() -> None:
 
 
 def test_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    assert explain_code() == 0
-    assert len(capsys.readouterr().out.splitlines()) > 20
-    assert explain_code("G012") == 0
+    assert explain() == 0
+    codes = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert sum(code.startswith("G") for code in codes) > 20
+    assert sum(code.startswith("C") for code in codes) > 40
+    assert explain("G012") == 0
     assert "stop_gradient" in capsys.readouterr().out
 
 

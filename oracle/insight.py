@@ -1,0 +1,74 @@
+"""What the oracle's side finds out about a port: where it leaves the oracle, and why. Runs under JAX."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from oracle.case import Case, cast_case
+from oracle.explain import explain_record
+from oracle.explanation import Explanation
+from oracle.frameworks import import_jax
+from oracle.localisation import Localisation
+from oracle.localise import localise
+from oracle.record import Record
+from oracle.run_jax import trace_oracle
+from oracle.steps.counterfactual import Evaluator
+from oracle.steps.layers import check_layers
+from oracle.tolerance import FLOAT64_BOUND, largest
+
+
+def explain_port(case: Case, *, port: Record, oracle: Record) -> Explanation:
+    """Why a port's record is not the oracle's.
+
+    Args:
+        case: what both records are of.
+        port: the port's, in float64.
+        oracle: the oracle's, in float64.
+
+    Raises:
+        MissingPackageError: if JAX or Flax is not installed.
+    """
+    import_jax()
+    weights, batch = cast_case(case, "float64")
+    return explain_record(port, oracle, Evaluator(case.spec, weights, batch), weights=weights, batch=batch)
+
+
+def localise_port(case: Case, *, port: Record, trace: Record | None) -> Localisation:
+    """Where a port leaves the oracle.
+
+    Args:
+        case: what the records are of.
+        port: the port's record, in float64.
+        trace: what the port computes step by step, run eagerly; None if it cannot be. It counts only if the
+            port computes the same in it as in its record.
+
+    Raises:
+        MissingPackageError: if JAX or Flax is not installed.
+    """
+    import_jax()
+    truth = trace_oracle(case, model=port.origin.model)
+    if trace is None or not _agree(port, trace):
+        return localise(port, truth, case=case)
+    weights, batch = cast_case(case, "float64")
+    return localise(
+        trace,
+        truth,
+        case=case,
+        checks=check_layers(case.spec, weights, batch, trace.tensors, oracle_trace=truth.tensors),
+    )
+
+
+def _agree(port: Record, trace: Record) -> bool:
+    """Whether the tensors that both have are the same but for roundings."""
+    for name in port.tensors.keys() & trace.tensors.keys():
+        first, second = port.tensors[name], trace.tensors[name]
+        if first is None or second is None:
+            if first is not second:
+                return False
+        elif first.shape != second.shape:
+            return False
+        else:
+            apart = np.where(first == second, 0.0, first - second)
+            if not largest(apart) <= FLOAT64_BOUND * largest(first):
+                return False
+    return True
