@@ -150,16 +150,20 @@ def jitter_case(case: Case, number: int) -> Case:
 
 
 def jitter_arrays(
-    weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], *, seed: Sequence[int]
+    weights: Mapping[str, np.ndarray],
+    batch: Mapping[str, np.ndarray],
+    *,
+    seed: Sequence[int],
+    dtype: Dtype = "float32",
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Weights and batch in float32, every number moved to a neighbour, up or down as drawn. Zeros stay."""
+    """Weights and batch in a dtype, every number moved to a neighbour, up or down as drawn. Zeros stay."""
     generator = np.random.default_rng(seed)
 
     def move(array: np.ndarray) -> np.ndarray:
         if array.dtype.kind != "f":
             return array
-        near = array.astype(np.float32)
-        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        near = array.astype(dtype)
+        towards = np.where(generator.random(array.shape) < 0.5, -np.inf, np.inf).astype(dtype)
         return np.where(near == 0, near, np.nextafter(near, towards))
 
     return (

@@ -16,7 +16,7 @@ from oracle.batch import series_batch, text_batch
 from oracle.bridge.checkpoints import Checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
-from oracle.case import Case, check_seed, choose_dtypes, jitter_case, random_weights
+from oracle.case import Case, Dtype, check_seed, choose_dtypes, jitter_case, random_weights
 from oracle.compare import Comparison, compare_records
 from oracle.errors import UsageError
 from oracle.inquiry import Inquiry, Questions
@@ -26,7 +26,7 @@ from oracle.runner import Runner
 from oracle.series import read_series, sunspots
 from oracle.spec import EncoderDecoder, Spec
 from oracle.text import load_texts, read_pairs
-from oracle.tolerance import FLOAT32_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
@@ -99,6 +99,11 @@ def check(
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
         comparison = compare_records(port, truth, yardstick=yardstick)
+        if comparison.wants_spread:
+            moved = [
+                _run_oracle(runner, case, choice, jitter=number) for number in range(1, FLOAT64_RUNS + 1)
+            ]
+            comparison = compare_records(port, truth, spread=[run.result() for run in moved])
         inquiries.append(Inquiry(comparison, runner, case, port, truth, questions=questions))
     for inquiry in inquiries:
         yield inquiry.finish(on_done=on_done)
@@ -113,12 +118,15 @@ class _Oracle:
 
 
 def _start_oracle(runner: Runner, case: Case, choice: Choice, *, float32: bool) -> _Oracle:
-    def run(case: Case, dtype: str) -> Future[Record]:
-        return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype)
+    truth = _run_oracle(runner, case, choice)
+    jittered = [jitter_case(case, number) for number in range(FLOAT32_RUNS if float32 else 0)]
+    return _Oracle(truth, [_run_oracle(runner, moved, choice, dtype="float32") for moved in jittered])
 
-    truth = run(case, "float64")
-    numbers = range(FLOAT32_RUNS if float32 else 0)
-    return _Oracle(truth, [run(jitter_case(case, number), "float32") for number in numbers])
+
+def _run_oracle(
+    runner: Runner, case: Case, choice: Choice, *, dtype: Dtype = "float64", jitter: int = 0
+) -> Future[Record]:
+    return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype, jitter=jitter)
 
 
 def choose_ports(request: Request) -> list[tuple[Choice, str]]:

@@ -108,6 +108,11 @@ class Comparison(msgspec.Struct, frozen=True):
         return when == "always" or (when == "on-finding" and not self.matches)
 
     @property
+    def wants_spread(self) -> bool:
+        """Whether a float64 tensor differs, by what may be no more than float64 leaves open."""
+        return self.port.dtype == "float64" and any(row.status == "mismatch" for row in self.rows)
+
+    @property
     def findings(self) -> tuple[Row, ...]:
         """The rows that are not `match`."""
         return tuple(row for row in self.rows if row.status != "match")
@@ -126,6 +131,7 @@ def compare_records(
     oracle: Record,
     *,
     yardstick: Sequence[Record] = (),
+    spread: Sequence[Record] = (),
     only: Collection[str] | None = None,
 ) -> Comparison:
     """Hold a port's record against the oracle's, tensor by tensor.
@@ -135,6 +141,9 @@ def compare_records(
         oracle: the oracle's record, in float64: the truth.
         yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
             case jittered by roundings (`oracle.case.jitter_case`).
+        spread: for a float64 port, the oracle's records in float64 under roundings of the case
+            (`oracle.run_jax.run_oracle(jitter=...)`): what float64 itself leaves open of a tensor. They are
+            worth asking for where a comparison without them `wants_spread`.
         only: the names of the tensors to compare, where a port does not give all of them; the report
             says what was left out. The gradients of the weights are compared whether named or not. By
             default all are, and one that the port does not give is a finding.
@@ -144,7 +153,7 @@ def compare_records(
             precisions, or hold no tensor at all; if the oracle's own are not finite, or its gradient of
             a weight is zero throughout; or if `only` names a tensor that the oracle does not have.
     """
-    _check_records(port, oracle, yardstick)
+    _check_records(port, oracle, yardstick, spread)
     if port.failure is not None:
         return Comparison(port.origin, oracle.origin, (), port.failure)
     truths = {name: truth for name, truth in read_truths(oracle).items() if not name.startswith(STEPS)}
@@ -157,7 +166,7 @@ def compare_records(
     asked = truths.keys() if only is None else weight_gradients | set(only)
     left_out = tuple(name for name in truths if name not in asked)
     truths = {name: truth for name, truth in truths.items() if name not in left_out}
-    tolerances = _tolerances(truths, yardstick)
+    tolerances = _tolerances(truths, yardstick, spread)
     rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
     rows += [
         Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
@@ -167,8 +176,11 @@ def compare_records(
     return Comparison(port.origin, oracle.origin, tuple(rows), left_out=left_out)
 
 
-def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) -> None:
-    if port.origin.side != "port" or {side.origin.side for side in (oracle, *yardstick)} != {"oracle"}:
+def _check_records(
+    port: Record, oracle: Record, yardstick: Sequence[Record], spread: Sequence[Record]
+) -> None:
+    sides = {record.origin.side for record in (oracle, *yardstick, *spread)}
+    if port.origin.side != "port" or sides != {"oracle"}:
         raise RecordError(
             f"compare: a port's record is held against the oracle's, not the {port.origin.side}'s against "
             f"the {oracle.origin.side}'s; maybe one file was given twice, or the two were exchanged"
@@ -180,7 +192,7 @@ def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) ->
             f"{oracle.origin.model}: {oracle.origin.weights}, {oracle.origin.data}, seed "
             f"{oracle.origin.seed}); record both sides on one case"
         )
-    for other in (oracle, *yardstick):
+    for other in (oracle, *yardstick, *spread):
         if other.spec != port.spec:
             raise RecordError("compare: the records are of different specs; record both sides on one case")
         if not other.tensors:
@@ -192,6 +204,8 @@ def _check_records(port: Record, oracle: Record, yardstick: Sequence[Record]) ->
             f"compare: the port ran in {port.origin.dtype} and the yardstick has {len(yardstick)} records; "
             "a float32 port needs the oracle's float32 records, a float64 port none"
         )
+    if any(run.origin.dtype != "float64" for run in spread):
+        raise RecordError("compare: a record of the oracle's spread is not in float64")
     if any(run.origin.dtype != "float32" for run in yardstick):
         raise RecordError("compare: a record of the yardstick is not in float32")
     if port.failure is None and not port.tensors:
@@ -230,9 +244,14 @@ def read_truths(oracle: Record) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _tolerances(truths: Mapping[str, np.ndarray], yardstick: Sequence[Record]) -> dict[str, Tolerance]:
+def _tolerances(
+    truths: Mapping[str, np.ndarray], yardstick: Sequence[Record], spread: Sequence[Record]
+) -> dict[str, Tolerance]:
     if not yardstick:
-        return {name: float64_tolerance(truth) for name, truth in truths.items()}
+        moved = [read_truths(record) for record in spread]
+        return {
+            name: float64_tolerance(truth, [run[name] for run in moved]) for name, truth in truths.items()
+        }
     runs = [read_truths(record) for record in yardstick]
     return {name: float32_tolerance(truth, [run[name] for run in runs]) for name, truth in truths.items()}
 

@@ -26,7 +26,7 @@ from oracle.judgement import Judgement, WitnessWhen
 from oracle.localisation import Localisation
 from oracle.record import Record, read_record, write_record
 from oracle.storage import write_bytes
-from oracle.tolerance import FLOAT32_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 from oracle.user_code import load_factory
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class LiveRecords:
         port: the port's record.
         oracle: the oracle's.
         yardstick: in float32, the oracle's in float32.
+        spread: in float64, where something differs, the oracle's under roundings.
         witness: who is wrong, if the witness was asked.
         localisation: where the port leaves the oracle, if that was asked.
         explanation: why it does, if that was asked.
@@ -124,13 +125,14 @@ class LiveRecords:
     port: Record
     oracle: Record
     yardstick: tuple[Record, ...] = ()
+    spread: tuple[Record, ...] = ()
     witness: Judgement | None = None
     localisation: Localisation | None = None
     explanation: Explanation | None = None
 
     def compare(self) -> Comparison:
         """Hold them against each other."""
-        comparison = compare_records(self.port, self.oracle, yardstick=self.yardstick)
+        comparison = compare_records(self.port, self.oracle, yardstick=self.yardstick, spread=self.spread)
         return msgspec.structs.replace(
             comparison,
             witness=self.witness,
@@ -229,6 +231,9 @@ def record_live(
     if dtype == "float32":
         yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
     records = LiveRecords(run.record, truth, yardstick)
+    if records.compare().wants_spread:
+        moved = run_oracle_side(port, run, dtype="float64", jitters=range(1, FLOAT64_RUNS + 1))
+        records = replace(records, spread=moved)
     if dtype != "float64":
         return records
     comparison = records.compare()
@@ -282,6 +287,8 @@ def write_records(records: LiveRecords, folder: str | os.PathLike[str]) -> None:
     """
     write_record(records.port, Path(folder) / _PORT)
     write_record(records.oracle, Path(folder) / _ORACLE)
+    for number, run in enumerate(records.spread):
+        write_record(run, Path(folder) / _SPREAD.format(number))
     for number, run in enumerate(records.yardstick):
         write_record(run, Path(folder) / _YARDSTICK.format(number))
     answers = {_WITNESS: records.witness, _WHERE: records.localisation, _WHY: records.explanation}
@@ -299,12 +306,11 @@ def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
         RecordError: if a file is absent or damaged.
     """
     folder = Path(folder)
-    count = len(list(folder.glob(_YARDSTICK.format("*"))))
-    yardstick = tuple(read_record(folder / _YARDSTICK.format(number)) for number in range(count))
     return LiveRecords(
         read_record(folder / _PORT),
         read_record(folder / _ORACLE),
-        yardstick,
+        _read_runs(folder, _YARDSTICK),
+        _read_runs(folder, _SPREAD),
         _read_answer(folder / _WITNESS, Judgement, "what the witness said"),
         _read_answer(folder / _WHERE, Localisation, "where a port leaves the oracle"),
         _read_answer(folder / _WHY, Explanation, "why a port leaves the oracle"),
@@ -312,9 +318,15 @@ def read_records(folder: str | os.PathLike[str]) -> LiveRecords:
 
 
 _PORT, _ORACLE, _YARDSTICK = "port.safetensors", "oracle.safetensors", "yardstick-{}.safetensors"
+_SPREAD = "spread-{}.safetensors"
 _WITNESS, _WHERE, _WHY = "witness.json", "localisation.msgpack", "explanation.msgpack"
 
 Answer = TypeVar("Answer")
+
+
+def _read_runs(folder: Path, name: str) -> tuple[Record, ...]:
+    count = len(list(folder.glob(name.format("*"))))
+    return tuple(read_record(folder / name.format(number)) for number in range(count))
 
 
 def _read_answer(path: Path, kind: type[Answer], what: str) -> Answer | None:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from oracle.case import Case, cast_case, digest_case
+from oracle.case import Case, cast_case, digest_case, jitter_arrays
 from oracle.decoding import DecodeOptions, Decoding, make_decoding
 from oracle.errors import UsageError
 from oracle.frameworks import import_jax, installed_version, precise_jax
@@ -34,6 +34,7 @@ def run_oracle(
     model: str,
     mode: str | None = None,
     dtype: Literal["float64", "float32"] = "float64",
+    jitter: int = 0,
 ) -> Record:
     """Compute the outputs, the loss and every gradient of the spec's model with Flax.
 
@@ -43,6 +44,8 @@ def run_oracle(
             depends on the spec alone.
         mode: one of `MODES`; by default `jit`.
         dtype: the precision of every computation.
+        jitter: 0 for the case itself; every other number moves each of the case's numbers to a neighbouring
+            one of the dtype, for what roundings alone do to the results.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
@@ -57,6 +60,8 @@ def run_oracle(
         step = find_step(case.spec)
         compute = compile_step(case.spec) if mode == "jit" else step.differentiate(case.spec)
         weights, batch = cast_case(case, dtype)
+        if jitter:
+            weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
         tensors = step.name_tensors(case.spec, jax.device_get(compute(nest_leaves(weights), batch)))
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype), tensors)
 

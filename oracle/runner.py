@@ -48,9 +48,20 @@ class Runner(Protocol):
     def __exit__(self, *exception: object) -> None: ...
 
     def run(
-        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str, repeats: int = 1
+        self,
+        side: Side,
+        case: Case,
+        *,
+        model: str,
+        mode: str | None,
+        dtype: str,
+        repeats: int = 1,
+        jitter: int = 0,
     ) -> Future[Record]:
-        """Run a case on one side, a port as often as asked. The future raises what the side raised."""
+        """Run a case on one side, a port as often as asked, the oracle jittered if asked.
+
+        The future raises what the side raised.
+        """
         ...
 
     def decode(
@@ -90,7 +101,15 @@ class InProcess:
         return
 
     def run(
-        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: Any, repeats: int = 1
+        self,
+        side: Side,
+        case: Case,
+        *,
+        model: str,
+        mode: str | None,
+        dtype: Any,
+        repeats: int = 1,
+        jitter: int = 0,
     ) -> Future[Record]:
         """Run a case on one side, now."""
         if side == "tf":
@@ -99,7 +118,7 @@ class InProcess:
             return _do_now(lambda: run_port(case, model=model, mode=mode, dtype=dtype, repeats=repeats))
         from oracle.run_jax import run_oracle
 
-        return _do_now(lambda: run_oracle(case, model=model, mode=mode, dtype=dtype))
+        return _do_now(lambda: run_oracle(case, model=model, mode=mode, dtype=dtype, jitter=jitter))
 
     def decode(
         self, side: Side, case: Case, *, model: str, mode: Any, options: DecodeOptions
@@ -178,15 +197,22 @@ class TwoProcesses:
         self._folder.cleanup()
 
     def run(
-        self, side: Side, case: Case, *, model: str, mode: str | None, dtype: str, repeats: int = 1
+        self,
+        side: Side,
+        case: Case,
+        *,
+        model: str,
+        mode: str | None,
+        dtype: str,
+        repeats: int = 1,
+        jitter: int = 0,
     ) -> Future[Record]:
         """Ask a side to run a case, when it has done what it was asked before."""
         case_path, record_path = self._new_path("case"), self._new_path("record")
         write_case(case, case_path)
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
-        if side == "tf":
-            request["repeats"] = repeats
+        request |= {"repeats": repeats} if side == "tf" else {"jitter": jitter}
         return self._workers[side].submit(request, lambda: read_record(record_path))
 
     def decode(

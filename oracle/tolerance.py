@@ -3,7 +3,10 @@
 **float64.** Both sides compute the same formula in the same precision, so nothing but the order of
 rounding may differ. Measured on LSTM encoder-decoders of 32 steps and 256 units, that is 5e-15 of a
 tensor's largest element; sixteen seeded faults in an LSTM sit 12.5 to 15 decades above it. The bound
-lies between: `FLOAT64_BOUND` of the largest element, for every element.
+lies between: `FLOAT64_BOUND` of the largest element, for every element. Where a tensor is a small difference
+of large numbers, as a gradient that is zero in theory, float64 itself is no better than that: if something
+differs, the oracle is run again with every number of the case moved to a neighbouring float64 number,
+`FLOAT64_RUNS` times, and a port may err `FLOAT64_FACTOR` times as much as the oracle then does.
 
 **float32.** The truth is the oracle in float64, and the yardstick is the oracle's own float32 error
 against it: what float32 costs on this very case. One run may be lucky, above all in a tensor of few
@@ -25,6 +28,12 @@ import numpy as np
 
 FLOAT64_BOUND = 1e-12
 """In float64: the largest error allowed, as a part of the oracle's largest element."""
+
+FLOAT64_FACTOR = 8.0
+"""In float64: how many times the oracle's own spread under roundings a port may err, if that is more."""
+
+FLOAT64_RUNS = 4
+"""In float64: how many runs of the oracle its spread is taken from."""
 
 FLOAT32_FACTOR = 8.0
 """In float32: how many times the oracle's own float32 error a port's may be."""
@@ -66,11 +75,13 @@ class Tolerance:
         return needed is not None and needed <= self.factor
 
 
-def float64_tolerance(truth: np.ndarray) -> Tolerance:
-    """The tolerance of a float64 tensor, given the oracle's float64 values."""
+def float64_tolerance(truth: np.ndarray, runs: Sequence[np.ndarray] = ()) -> Tolerance:
+    """The tolerance of a float64 tensor, given the oracle's values, and those of its runs under roundings."""
     scale = largest(truth)
+    spread = max((largest(run - truth) for run in runs), default=0.0)
+    unit = max(scale, FLOAT64_FACTOR * spread / FLOAT64_BOUND)
     # The root mean square is never above the largest error, so the one unit serves for both.
-    return Tolerance(FLOAT64_ROUNDING * scale, scale, scale, FLOAT64_BOUND)
+    return Tolerance(max(FLOAT64_ROUNDING * scale, spread), unit, unit, FLOAT64_BOUND)
 
 
 def float32_tolerance(truth: np.ndarray, runs: Sequence[np.ndarray]) -> Tolerance:

@@ -26,7 +26,7 @@ from oracle.record import STEPS, Record
 from oracle.run_jax import compile_step, describe_oracle, find_step
 from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
-from oracle.tolerance import FLOAT32_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 from oracle.user_code import load_object
 
 Arrays = Mapping[str, np.ndarray]
@@ -117,6 +117,9 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
     yardstick = [_run(_jitter(rebuilt, number), compute, "float32") for number in runs]
     # What the record lacks is in the notes; no one asked to leave it out.
     comparison = compare_records(port, truth, yardstick=yardstick, only=shared)
+    if comparison.wants_spread:
+        moved = [_run(_round(rebuilt, number), compute, "float64") for number in range(1, FLOAT64_RUNS + 1)]
+        comparison = compare_records(port, truth, spread=moved, only=shared)
     return msgspec.structs.replace(comparison, left_out=())
 
 
@@ -198,6 +201,13 @@ def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
         name: array.astype(dtype) if array.dtype.kind == "f" or array.dtype.name == "bfloat16" else array
         for name, array in arrays.items()
     }
+
+
+def _round(rebuilt: Rebuilt, number: int) -> Rebuilt:
+    """Every number moved to a neighbouring float64 number: as `run_oracle` does with a `jitter`."""
+    seed = [rebuilt.port.origin.seed, 3, number]
+    weights, batch = jitter_arrays(rebuilt.weights, rebuilt.batch, seed=seed, dtype="float64")
+    return replace(rebuilt, weights=weights, batch=batch)
 
 
 def _jitter(rebuilt: Rebuilt, number: int) -> Rebuilt:

@@ -15,7 +15,7 @@ from oracle.record import Record
 from oracle.selftest.results import CorrectResult
 from oracle.selftest.subjects import Subject, draw_subject
 from oracle.spec import describe
-from oracle.tolerance import FLOAT32_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 
 Dtype = Literal["float64", "float32"]
 
@@ -56,12 +56,16 @@ def _judge(
     start: float,
 ) -> CorrectResult:
     """Run the right port in one precision, and hold it against the oracle."""
+    from oracle.run_jax import run_oracle
     from oracle.run_tf import run_port
 
     spec, alarms, needed, refused = describe(subject.spec), (), None, ""
     try:
         port = run_port(case, model=subject.port, mode=subject.mode, dtype=dtype)
         comparison = compare_records(port, truth, yardstick=runs)
+        if comparison.wants_spread:
+            moved = [run_oracle(case, model=subject.port, jitter=run) for run in range(1, FLOAT64_RUNS + 1)]
+            comparison = compare_records(port, truth, spread=moved)
         alarms, needed = tuple(row.name for row in comparison.findings), comparison.needed
         if comparison.failure is not None:
             alarms = (f"raised {comparison.failure.type}: {comparison.failure.message}",)

@@ -21,7 +21,7 @@ from oracle.selftest.judging import digest_fault, judge_anew
 from oracle.selftest.results import FaultResult
 from oracle.selftest.seeding import seed_fault
 from oracle.selftest.subjects import EAGER, Subject, find_subject
-from oracle.tolerance import FLOAT32_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,16 @@ def prepare(name: str, seed: int) -> Prepared:
         for number in range(FLOAT32_RUNS)
     ]
     return Prepared(name, seed, subject, case, truth, tuple(runs))
+
+
+@functools.cache
+def find_spread(name: str, seed: int) -> tuple[Record, ...]:
+    """The oracle's records of a subject under roundings, in float64."""
+    from oracle.run_jax import run_oracle
+
+    prepared = prepare(name, seed)
+    numbers = range(1, FLOAT64_RUNS + 1)
+    return tuple(run_oracle(prepared.case, model=prepared.subject.port, jitter=number) for number in numbers)
 
 
 @functools.cache
@@ -98,6 +108,8 @@ def try_fault(*, fault: str, subject: str, seed: int, baselines: bool = False) -
     seeded, prepared = find_fault(fault), prepare(subject, seed)
     port = run_fault(seeded, prepared)
     comparison = compare_records(port, prepared.truth)
+    if comparison.wants_spread:
+        comparison = compare_records(port, prepared.truth, spread=find_spread(subject, seed))
     needed = None if comparison.failure or comparison.needed is None else comparison.needed
     result = FaultResult(
         fault=fault,

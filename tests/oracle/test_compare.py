@@ -55,6 +55,30 @@ def test_equal_tensors_match() -> None:
     assert comparison.needed == 0
 
 
+def test_a_small_difference_of_large_numbers_is_held_to_what_float64_leaves_open_of_it() -> None:
+    oracle = truth(3, 4)
+    moved = [oracle * (1 + 1e-11 * truth(3, 4, seed=10 + run)) for run in range(4)]
+
+    def compare_spread(port: np.ndarray) -> Comparison:
+        return compare_records(
+            Record(SMALL, ORIGIN, {"gradient/w": port}),
+            Record(SMALL, ORACLE, {"gradient/w": oracle}),
+            spread=[Record(SMALL, ORACLE, {"gradient/w": run}) for run in moved],
+        )
+
+    apart = np.abs(np.asarray(moved) - oracle).max()
+    port = oracle.copy()
+    port[1, 2] += 7 * apart
+    assert compare(port, oracle).wants_spread
+    assert status(compare_spread(port)) == "match"
+    assert compare_spread(port).rows[0].noise == apart
+    port[1, 2] += 2 * apart
+    assert status(compare_spread(port)) == "mismatch"
+    with pytest.raises(RecordError, match="not in float64"):
+        run = Record(SMALL, ORACLE32, {"gradient/w": oracle})
+        compare_records(Record(SMALL, ORIGIN, {"gradient/w": port}), Record(SMALL, ORACLE, {"gradient/w": oracle}), spread=[run])
+
+
 def test_rounding_matches() -> None:
     oracle = truth(30, 40)
     assert status(compare(oracle * (1 + 1e-15 * truth(30, 40, seed=1)), oracle)) == "match"

@@ -13,7 +13,7 @@ from oracle.bridge.mirror import mirror
 from oracle.bridge.mirror.mirrored import Mirror, flatten
 from oracle.bridge.mirror.port_loss import input_names
 from oracle.bridge.mirror.run_port_side import PortRun, name_frozen
-from oracle.case import jitter_arrays
+from oracle.case import Dtype, jitter_arrays
 from oracle.errors import OracleError, UsageError
 from oracle.frameworks import precise_jax
 from oracle.live_port import LivePort, split_outputs
@@ -25,7 +25,7 @@ Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
 
 
 def run_oracle_side(
-    port: LivePort, run: PortRun, *, dtype: str, jitters: Sequence[int] = (0,)
+    port: LivePort, run: PortRun, *, dtype: Dtype, jitters: Sequence[int] = (0,)
 ) -> tuple[Record, ...]:
     """Compute the loss, the outputs and the gradients of every trained leaf with the mirror.
 
@@ -34,7 +34,7 @@ def run_oracle_side(
         run: what its side gave: the mirror, the weights and the batch.
         dtype: the precision of every computation.
         jitters: a record is made for each: 0 is the weights and the batch themselves, every other number
-            moves them to neighbouring float32 numbers.
+            moves them to neighbouring numbers of the dtype.
 
     Raises:
         UsageError: if the reference raises, or gives no scalar.
@@ -54,11 +54,11 @@ def run_oracle_side(
 
 
 def _record(
-    port: LivePort, run: PortRun, modes: dict[str, Callable[..., Any]], dtype: str, jitter: int
+    port: LivePort, run: PortRun, modes: dict[str, Callable[..., Any]], dtype: Dtype, jitter: int
 ) -> Record:
     weights, batch = run.weights, run.batch
     if jitter:
-        weights, batch = jitter_arrays(weights, batch, seed=[jitter])
+        weights, batch = jitter_arrays(weights, batch, seed=[jitter], dtype=dtype)
     floats = {name: a.astype(dtype) for name, a in batch.items() if a.dtype.kind == "f"}
     params = nest_leaves({leaf: array.astype(dtype) for leaf, array in weights.items()})
     try:
