@@ -18,6 +18,7 @@ from typing import Any
 from cyclopts import App, CycloptsError
 from cyclopts.config import Dict, Env
 
+from oracle.commands.bench import bench
 from oracle.commands.compare import SETTINGS, compare
 from oracle.commands.decode import decode
 from oracle.commands.explain import explain
@@ -62,6 +63,7 @@ for _command in (
     train,
     models,
     doctor,
+    bench,
 ):
     app.command(_command)
 

@@ -1,0 +1,123 @@
+"""The page and the report, which follow from a record alone."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from bench.machine import CPUS, LOAD
+from bench.page import render_page, render_report, write_page
+from bench.summary import show_seconds
+from tests.bench.runs import make_run
+
+CASE = "gradient/lstm/32x32x256"
+
+
+def test_the_same_run_gives_the_same_page_and_figures(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_page(make_run(), tmp_path / name / "benchmarks.md")
+    written = (path for path in (tmp_path / "one").rglob("*") if path.is_file())
+    files = {path.relative_to(tmp_path / "one") for path in written}
+    assert {str(path) for path in files} == {
+        "benchmarks.md",
+        "benchmarks/gradient-lstm-32x32x256.svg",
+        "benchmarks/sweep-T-lstm.svg",
+    }
+    for path in files:
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes()
+
+
+def test_figures_of_an_older_run_go(tmp_path):
+    (tmp_path / "benchmarks").mkdir()
+    old = tmp_path / "benchmarks" / "older.svg"
+    old.write_text("<svg/>")
+    write_page(make_run(), tmp_path / "benchmarks.md")
+    assert not old.exists()
+
+
+def test_the_page_says_what_was_measured_and_what_was_not():
+    page = render_page(make_run(), "benchmarks")
+    assert "| fast | 100 ms | 90 ms to 110 ms | 1.25 | 3 s | 1 s | 1.5 s | 1 MiB |" in page
+    assert "- tf-session: no speed, it disagrees: gradient/projection/bias: zero" in page
+    assert "| sweep-T/lstm | T from 64 to 4,096 | fast | 1.50 |" in page
+    assert "met" in page
+    assert "not measured" in page
+
+
+def test_a_table_of_the_page_is_a_table():
+    for block in re.findall(r"(?:^\|.*\n)+", render_page(make_run(), "benchmarks"), re.MULTILINE):
+        counts = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(counts) == 1, block
+
+
+def test_every_figure_of_the_page_is_written_and_is_svg(tmp_path):
+    write_page(make_run(), tmp_path / "benchmarks.md")
+    shown = re.findall(r"\]\((benchmarks/[^)]+)\)", (tmp_path / "benchmarks.md").read_text())
+    assert len(shown) == 2
+    for place in shown:
+        root = ElementTree.fromstring((tmp_path / place).read_bytes())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_the_floor_is_in_the_figure_of_its_case(tmp_path):
+    write_page(make_run(), tmp_path / "benchmarks.md")
+    figure = (tmp_path / "benchmarks" / "gradient-lstm-32x32x256.svg").read_text()
+    assert "floor 80 ms" in figure
+    assert "tf-eager" in figure
+
+
+class Tags(HTMLParser):
+    """The tags that are open, and every attribute that could load something."""
+
+    VOID = frozenset({"meta", "link", "br", "img", "input", "path", "use"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.loads = [], []
+
+    def handle_starttag(self, tag, attributes):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        self.loads += [value for name, value in attributes if name in ("src", "href") and value[:1] != "#"]
+
+    def handle_startendtag(self, tag, attributes):
+        pass
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_report_is_whole_and_loads_nothing():
+    report = render_report(make_run(), command="oracle bench --quick <x>")
+    tags = Tags()
+    tags.feed(report)
+    assert not tags.open
+    assert not tags.loads
+    assert "InvalidArgumentError: &lt;no&gt; | kernel" in report
+    assert "oracle bench --quick &lt;x&gt;" in report
+    assert report == render_report(make_run(), command="oracle bench --quick <x>")
+
+
+@pytest.mark.parametrize("load, busy", [("0.40, 9.0, 9.0", False), ("1.40, 0.0, 0.0", True)])
+def test_a_machine_that_did_other_work_is_said_to_have(load, busy):
+    run = make_run()
+    machine = {**run.machine, LOAD: load, CPUS: "2"}
+    run = msgspec.structs.replace(run, machine=machine)
+    assert ("Other work ran" in render_page(run, "benchmarks")) == busy
+    assert ("Other work ran" in render_report(run, command="oracle bench")) == busy
+
+
+def test_seconds_are_shown_in_the_unit_that_suits():
+    assert [show_seconds(each) for each in (None, 12.345, 0.0123, 4.5e-5, 1234.0)] == [
+        "-",
+        "12.3 s",
+        "12.3 ms",
+        "45 µs",
+        "1234 s",
+    ]
