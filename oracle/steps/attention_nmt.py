@@ -10,19 +10,35 @@ import numpy as np
 from oracle.case import weight_shapes
 from oracle.spec import AttentionNMT
 from oracle.steps.leaves import name_gradients
+from oracle.steps.paths import Path, check_path
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
+    from jax_models.fast.remat import Rematerialisation
 
-def differentiate(spec: AttentionNMT) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
-    """A pure function of weights and batch that gives everything a record holds."""
+
+def differentiate(
+    spec: AttentionNMT, *, path: Path = "plain", limit_bytes: int | None = None
+) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    """A pure function of weights and batch that gives everything a record holds.
+
+    Args:
+        spec: the model.
+        path: how it is computed.
+        limit_bytes: what the fast path may keep for its derivative, beyond which it computes again; by
+            default a share of the device's memory.
+
+    Raises:
+        UsageError: if there is no such path.
+    """
     import jax
     import jax.numpy as jnp
 
     from jax_models.attention_nmt import masked_loss
 
-    module = build_module(spec)
+    check_path(path)
+    translate = _translate_fast(spec, limit_bytes) if path == "fast" else _translate_plain(spec)
 
     def compute(weights, batch):
         rows, source_time = batch["source"].shape
@@ -35,7 +51,7 @@ def differentiate(spec: AttentionNMT) -> Callable[[Any, Mapping[str, Any]], dict
             zeros[f"encoder_state_{name.replace('/', '_')}"] = jnp.zeros((rows, 2 * spec.units), dtype)
 
         def loss_of(weights, perturbations):
-            translation = module.apply({"params": weights, "perturbations": perturbations}, **batch)
+            translation = translate(weights, perturbations, batch)
             logits = translation.decoded.logits
             loss = masked_loss(logits, batch["target"][:, 1:], batch["target_length"], spec.loss)
             return loss, translation
@@ -50,6 +66,25 @@ def differentiate(spec: AttentionNMT) -> Callable[[Any, Mapping[str, Any]], dict
         }
 
     return compute
+
+
+def choose_segments(
+    spec: AttentionNMT, batch: Mapping[str, Any], *, itemsize: int, limit_bytes: int | None = None
+) -> Rematerialisation:
+    """Whether the fast path computes segments again on a batch of these shapes.
+
+    Args:
+        spec: the model.
+        batch: tokens, whose shapes alone count.
+        itemsize: the bytes of a number.
+        limit_bytes: what may be kept; by default a share of the device's memory.
+    """
+    from jax_models.fast.attention_nmt import estimate
+    from jax_models.fast.remat import choose_rematerialisation
+
+    (rows, src_time), tgt_time = batch["source"].shape, batch["target"].shape[1] - 1
+    kept = estimate(spec.cell, spec.layers, rows, src_time, tgt_time, spec.units, itemsize=itemsize)
+    return choose_rematerialisation(kept, max(src_time, tgt_time), limit_bytes=limit_bytes)
 
 
 def name_tensors(spec: AttentionNMT, computed: Mapping[str, Any]) -> dict[str, np.ndarray | None]:
@@ -89,6 +124,42 @@ def build_module(spec: AttentionNMT) -> nn.Module:
         attention_scaled=spec.attention.scaled,
         attention_layer_units=spec.attention.layer_units,
     )
+
+
+def _translate_plain(spec: AttentionNMT) -> Callable[..., Any]:
+    """The forward pass of the Flax modules."""
+    module = build_module(spec)
+
+    def translate(weights, perturbations, batch):
+        return module.apply({"params": weights, "perturbations": perturbations}, **batch)
+
+    return translate
+
+
+def _translate_fast(spec: AttentionNMT, limit_bytes: int | None) -> Callable[..., Any]:
+    """The forward pass of `jax_models.fast`."""
+    from jax_models.fast.attention_nmt import Perturbations, translate
+
+    parts = "ch" if spec.cell == "lstm" else "h"
+
+    def compute(weights, perturbations, batch):
+        embedded = perturbations["embedded_source"], perturbations["embedded_target"]
+        states = tuple(
+            tuple(perturbations[f"encoder_state_{layer}_{part}"] for part in parts)
+            for layer in range(spec.layers)
+        )
+        itemsize = embedded[0].dtype.itemsize
+        return translate(
+            weights,
+            **batch,
+            cell=spec.cell,
+            layers=spec.layers,
+            mechanism=spec.attention.mechanism,
+            perturbations=Perturbations(*embedded, states),
+            segment=choose_segments(spec, batch, itemsize=itemsize, limit_bytes=limit_bytes).segment,
+        )
+
+    return compute
 
 
 def _states(spec: AttentionNMT) -> list[str]:

@@ -10,20 +10,36 @@ import numpy as np
 from oracle.case import weight_shapes
 from oracle.spec import EncoderDecoder
 from oracle.steps.leaves import name_gradients
+from oracle.steps.paths import Path, check_path
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
+    from jax_models.fast.remat import Rematerialisation
 
-def differentiate(spec: EncoderDecoder) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
-    """A pure function of weights and batch that gives everything a record holds."""
+
+def differentiate(
+    spec: EncoderDecoder, *, path: Path = "plain", limit_bytes: int | None = None
+) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    """A pure function of weights and batch that gives everything a record holds.
+
+    Args:
+        spec: the model.
+        path: how it is computed.
+        limit_bytes: what the fast path may keep for its derivative, beyond which it computes again; by
+            default a share of the device's memory.
+
+    Raises:
+        UsageError: if there is no such path.
+    """
     import jax
     import jax.numpy as jnp
 
     from jax_models.cells import LSTMState
     from jax_models.losses import mean_squared_error
 
-    module = _build_module(spec)
+    check_path(path)
+    predict = _predict_fast(spec, limit_bytes) if path == "fast" else _predict_plain(spec)
 
     def compute(weights, batch):
         lengths = {name: array for name, array in batch.items() if name.endswith("_length")}
@@ -31,16 +47,10 @@ def differentiate(spec: EncoderDecoder) -> Callable[[Any, Mapping[str, Any]], di
         zeros = jnp.zeros((len(batch["source"]), spec.encoder.units), batch["source"].dtype)
 
         def loss_of(weights, floats, handoff):
-            state = {}
+            state = None
             if spec.initial_state == "given":
-                state["initial_state"] = LSTMState(floats["initial_state/c"], floats["initial_state/h"])
-            forward = module.apply(
-                {"params": weights, "perturbations": handoff},
-                floats["source"],
-                floats["target"],
-                **lengths,
-                **state,
-            )
+                state = LSTMState(floats["initial_state/c"], floats["initial_state/h"])
+            forward = predict(weights, floats["source"], floats["target"], lengths, handoff, state)
             return mean_squared_error(forward.prediction, floats["target"][:, 1:]), forward
 
         gradients = jax.value_and_grad(loss_of, argnums=(0, 1, 2), has_aux=True)
@@ -56,6 +66,18 @@ def differentiate(spec: EncoderDecoder) -> Callable[[Any, Mapping[str, Any]], di
         }
 
     return compute
+
+
+def choose_segments(
+    spec: EncoderDecoder, batch: Mapping[str, Any], *, limit_bytes: int | None = None
+) -> Rematerialisation:
+    """Whether the fast path computes segments again on a batch of these shapes and this dtype."""
+    from jax_models.fast.encoder_decoder import estimate
+    from jax_models.fast.remat import choose_rematerialisation
+
+    (rows, src_time, _), tgt_time = batch["source"].shape, batch["target"].shape[1] - 1
+    kept = estimate(rows, src_time, tgt_time, spec.encoder.units, itemsize=batch["source"].dtype.itemsize)
+    return choose_rematerialisation(kept, max(src_time, tgt_time), limit_bytes=limit_bytes)
 
 
 def name_tensors(spec: EncoderDecoder, computed: Mapping[str, Any]) -> dict[str, np.ndarray | None]:
@@ -84,10 +106,56 @@ def name_tensors(spec: EncoderDecoder, computed: Mapping[str, Any]) -> dict[str,
     return {name: np.asarray(tensor) for name, tensor in tensors.items()}
 
 
-def _build_module(spec: EncoderDecoder) -> nn.Module:
-    """The Flax model that a spec describes."""
+def _predict_plain(spec: EncoderDecoder) -> Callable[..., Any]:
+    """The forward pass of the Flax modules."""
     from jax_models.dynamic_rnn import DynamicRNN
-    from jax_models.explicit_state import ExplicitState, pass_state
+    from jax_models.explicit_state import ExplicitState
+
+    sizes: dict[str, Any] = {
+        "units": spec.encoder.units,
+        "target_features": spec.target_features if spec.projection else None,
+        "encoder_forget_bias": spec.encoder.forget_bias,
+        "decoder_forget_bias": spec.decoder.forget_bias,
+    }
+    module: nn.Module
+    if spec.initial_state == "implicit" and spec.handoff == "state":
+        module = DynamicRNN(**sizes)
+    else:
+        module = ExplicitState(**sizes, handoff=_find_handoff(spec))
+
+    def predict(weights, source, target, lengths, handoff, initial_state):
+        state = {} if initial_state is None else {"initial_state": initial_state}
+        variables = {"params": weights, "perturbations": handoff}
+        return module.apply(variables, source, target, **lengths, **state)
+
+    return predict
+
+
+def _predict_fast(spec: EncoderDecoder, limit_bytes: int | None) -> Callable[..., Any]:
+    """The forward pass of `jax_models.fast`."""
+    from jax_models.cells import LSTMState
+    from jax_models.fast.encoder_decoder import Lengths, predict
+
+    def compute(weights, source, target, lengths, handoff, initial_state):
+        batch = {"source": source, "target": target}
+        return predict(
+            weights,
+            source,
+            target,
+            perturbation=LSTMState(handoff["handoff_c"], handoff["handoff_h"]),
+            forget_biases=(spec.encoder.forget_bias, spec.decoder.forget_bias),
+            handoff=_find_handoff(spec),
+            initial_state=initial_state,
+            lengths=Lengths(lengths.get("source_length"), lengths.get("target_length")),
+            segment=choose_segments(spec, batch, limit_bytes=limit_bytes).segment,
+        )
+
+    return compute
+
+
+def _find_handoff(spec: EncoderDecoder) -> Callable[[Any], Any]:
+    """What becomes of the encoder's state on its way."""
+    from jax_models.explicit_state import pass_state
     from jax_models.implicit_state import drop_state, exchange_state, stop_state
 
     handoffs = {
@@ -96,12 +164,4 @@ def _build_module(spec: EncoderDecoder) -> nn.Module:
         "zeros": drop_state,
         "exchanged": exchange_state,
     }
-    sizes: dict[str, Any] = {
-        "units": spec.encoder.units,
-        "target_features": spec.target_features if spec.projection else None,
-        "encoder_forget_bias": spec.encoder.forget_bias,
-        "decoder_forget_bias": spec.decoder.forget_bias,
-    }
-    if spec.initial_state == "implicit" and spec.handoff == "state":
-        return DynamicRNN(**sizes)
-    return ExplicitState(**sizes, handoff=handoffs[spec.handoff])
+    return handoffs[spec.handoff]
