@@ -472,13 +472,15 @@ class Taps:
             # A layer's variables may be made by its first call, so it is named after the last.
             if id(call.layer) not in names:
                 names[id(call.layer)] = self._name_of(call.layer)
+                # So may the layers that it holds, and then what they do is recorded, not what it does.
+                self._kinds[id(call.layer)] = (call.layer, _kind_of(call.layer))
         mechanisms = {
             names[key] for key, (_, kind) in self._kinds.items() if kind == "mechanism" and key in names
         }
         for call in self._calls:
             name, kind = names[id(call.layer)], self._find_kind(call.layer)
             # A mechanism's own layers are parts of it.
-            if name is not None and not (kind == "other" and name in mechanisms):
+            if None not in (name, kind) and not (kind == "other" and name in mechanisms):
                 # Outside of a loop, calls of other shapes or with a time axis are runs of their own.
                 shapes = [tuple(part.shape) for part in call.parts.values()]
                 has_time = call.loop is None and any(len(shape) > 2 for shape in shapes)
@@ -595,6 +597,8 @@ class Taps:
     def _call_loop(self, original, layer, *arguments, **options):
         inputs = arguments[0] if arguments else options.get("inputs")
         first = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        if type(first).__name__ == "KerasTensor":  # A model that is being made: nothing is computed yet.
+            return original(layer, *arguments, **options)
         mask = options.get("mask")
         mask = getattr(first, "_keras_mask", None) if mask is None else mask
         mask = mask[0] if isinstance(mask, (list, tuple)) else mask
@@ -668,8 +672,10 @@ class Taps:
         if not _is_eager(tensor) or not tensor.dtype.is_floating:
             return tensor
         copy = self._tf.identity(tensor)
-        if hasattr(tensor, "_keras_mask"):
-            copy._keras_mask = tensor._keras_mask
+        # Keras hands a mask on so, and the logits of a softmax to a cross-entropy.
+        for name in ("_keras_mask", "_keras_logits"):
+            if hasattr(tensor, name):
+                setattr(copy, name, getattr(tensor, name))
         for tape in self._tapes:
             if getattr(tape, "_recording", True):
                 tape.watch(copy)

@@ -30,7 +30,7 @@ def print_heat(heat: HeatMap, console: Console) -> None:
         "d: up to 10^-d of the layer's largest element (a: 10, b: 11; 0: or more); .: none; !: no number",
         style="dim",
         markup=False,
-        soft_wrap=True,
+        highlight=False,
     )
 
 

@@ -289,14 +289,17 @@ def _mechanism(site: str, module: Any, length: Run) -> Layer:
     def run(leaves: Mapping[str, Array], v: Values) -> dict[str, Array]:
         memory, queries, alignments = (v[name] for name in names)
 
-        def attend(module: Any) -> Array:
-            ready = module.setup_memory(memory, memory_mask=length(v).astype(bool))
-            first = module.initial_state(ready)[:, None]
-            before = jnp.concatenate([first, alignments[:, :-1]], axis=1)
-            steps = [module(ready, queries[:, t], before[:, t])[0] for t in range(queries.shape[1])]
-            return jnp.stack(steps, axis=1)
+        params = {"params": leaves}
+        mask = length(v).astype(bool)
+        ready = module.apply(params, memory, memory_mask=mask, method="setup_memory")
+        first = module.apply(params, ready, method="initial_state")[:, None]
+        before = jnp.concatenate([first, alignments[:, :-1]], axis=1)
 
-        return {f"{site}/alignments": module.apply({"params": leaves}, method=attend)}
+        def attend(query: Array, previous: Array) -> Array:
+            return module.apply(params, ready, query, previous)[0]
+
+        # What came before is recorded, so that the steps need not wait for each other.
+        return {f"{site}/alignments": jax.vmap(attend, in_axes=1, out_axes=1)(queries, before)}
 
     return Layer(site, names, (f"{site}/alignments",), run)
 

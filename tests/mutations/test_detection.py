@@ -57,10 +57,6 @@ TWINS = {
         "bahdanau-gru-2",
         _right("attention_nmt", TRANSLATOR_DECODER, addition=gru_cell()),
     ),
-    "encoder's GRU cells": (
-        "bahdanau-gru-2",
-        _right("attention_nmt", TRANSLATOR_ENCODER, addition=gru_cell() + SEEDED_ENCODER),
-    ),
     "directions by hand": ("bahdanau-gru-2", _right("attention_nmt", Edit(LAYER_CALL, by_hand()))),
     "Luong's score": ("luong", _right("attention_nmt", Edit(MAKE, SEEDED_MAKE), addition=mechanism(LUONG))),
     "Bahdanau's score": (
@@ -85,19 +81,12 @@ SAMPLE = [
     ("state-stopped", "pair"),
     ("encoder-outside-tape", "pair"),
     ("bias-twice", "pair"),
-    ("target-shifted-twice", "pair"),
-    ("loss-halved", "pair"),
     ("clipped-global-norm", "pair"),
     ("zeros-and-forget-bias", "pair"),
     ("row-of-gradient-by-1e-06", "pair"),
-    ("output-gate-missing", "pair"),
     ("source-length-short", "loop-lengths"),
-    ("loop-relu", "loop-lengths"),
-    ("memory-mask-short", "luong"),
     ("feeding-missing", "luong"),
-    ("scale-ignored", "luong"),
     ("padding-counted", "luong"),
-    ("repeated-tokens-counted-once", "luong"),
 ]
 
 

@@ -76,7 +76,11 @@ def test_a_small_difference_of_large_numbers_is_held_to_what_float64_leaves_open
     assert status(compare_spread(port)) == "mismatch"
     with pytest.raises(RecordError, match="not in float64"):
         run = Record(SMALL, ORACLE32, {"gradient/w": oracle})
-        compare_records(Record(SMALL, ORIGIN, {"gradient/w": port}), Record(SMALL, ORACLE, {"gradient/w": oracle}), spread=[run])
+        compare_records(
+            Record(SMALL, ORIGIN, {"gradient/w": port}),
+            Record(SMALL, ORACLE, {"gradient/w": oracle}),
+            spread=[run],
+        )
 
 
 def test_rounding_matches() -> None:

@@ -107,7 +107,9 @@ def change(alter: Callable[[Any], None]) -> Callable[..., Any]:
     return build
 
 
-@pytest.mark.parametrize("name", CORRECT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * name.endswith("monotonic")) for name in CORRECT]
+)
 def test_a_right_port_has_nothing_wrong_anywhere(name: str) -> None:
     found = examine(name)
     assert found.guilty == set()

@@ -73,7 +73,9 @@ def test_every_average_of_the_loss_matches_and_no_two_are_one(average: str) -> N
     other = dataclasses.replace(case, spec=msgspec.structs.replace(case.spec, loss=average))
     port = run_port(other, model="attention_nmt/gru", mode="eager")
     assert compare_records(port, run_oracle(other, model="attention_nmt/gru")).matches
-    found = compare_records(dataclasses.replace(port, spec=case.spec), run_oracle(case, model="attention_nmt/gru"))
+    found = compare_records(
+        dataclasses.replace(port, spec=case.spec), run_oracle(case, model="attention_nmt/gru")
+    )
     assert [row.name for row in found.findings][0] == "loss"
 
 

@@ -178,6 +178,48 @@ def test_a_layer_that_runs_twice_has_two_runs(tf: Any, port: SimpleNamespace) ->
     assert (values["step/top/input"].shape, values["step/top#2/input"].shape) == ((2, 3, 8), (2, 5, 8))
 
 
+def test_a_softmax_keeps_its_logits_for_the_loss(tf: Any) -> None:
+    """Keras' cross-entropy takes them from the output, which is another path of the gradient."""
+    dense = tf.keras.layers.Dense(4, activation="softmax", dtype="float64")
+    read = 30.0 * tf.constant(np.random.default_rng(0).standard_normal((5, 3)))
+    loss_of = tf.keras.losses.SparseCategoricalCrossentropy()
+
+    def step() -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_of(np.array([0, 1, 2, 3, 0]), dense(read))
+        return loss, *tape.gradient(loss, dense.trainable_variables)
+
+    step()
+    plain = step()
+    with Taps(lambda layer: layer.name):
+        tapped = step()
+    for one, other in zip(plain, tapped):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_a_model_can_be_made_while_it_is_tapped(tf: Any) -> None:
+    layers = tf.keras.layers
+
+    class Outer(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.dense = layers.Dense(2, name="inner")
+            self.built = True
+
+        def call(self, inputs: Any) -> Any:
+            return self.dense(inputs)
+
+    with Taps(lambda layer: layer.name) as taps:
+        ids = tf.keras.Input((6,), dtype="int32")
+        rnn = layers.LSTM(3, return_sequences=True)
+        outer = Outer(name="outer")
+        model = tf.keras.Model(ids, outer(rnn(layers.Embedding(7, 2, mask_zero=True)(ids))))
+        output = model(tf.constant(IDS))
+    values, _ = taps.collect()
+    np.testing.assert_array_equal(values["step/inner/output"], output.numpy())
+    assert values[f"step/{rnn.cell.name}/h"].shape == (3, 6, 3)
+    assert "step/outer/output" not in values
+
+
 def test_a_port_without_layers_is_told_what_to_do(tf: Any, tmp_path: Path) -> None:
     variable = tf.Variable(1.0, name="alone")
     with (

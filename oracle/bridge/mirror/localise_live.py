@@ -82,7 +82,9 @@ class _Inspection:
         self._replay = Replay(run.mirror, names, tapped.calls)
         theirs = {call.key: call for call in tapped.calls}
         self._counts = (_count(calls), _count(tapped.calls))
-        self._found = [self._inspect(call, theirs.get(call.key)) for call in calls]
+        self._found: list[Inspected] = []
+        for call in calls:
+            self._found.append(self._inspect(call, theirs.get(call.key)))
 
     def conclude(self) -> Localisation:
         """All that is found, the most telling first."""
@@ -113,13 +115,18 @@ class _Inspection:
         outputs, back, is_checked = [], [], (False, False)
         if not arguments:
             outputs = compare_outputs(port.outputs, oracle.outputs)
-            is_checked = (True, False)
+            # A decoder reads its memory, too, which is no argument.
+            is_checked = (not outputs or not self._is_memory_wrong(), False)
         if not arguments and not adjoints and not outputs:
             back = compare_adjoints(port.argument_adjoints, oracle.argument_adjoints)
             is_checked = (True, self._tapped.differentiated)
         elif can_replay(port):
             outputs, back, is_checked = self._replay_call(port, outputs, is_checked[0])
         return Inspected(oracle, port, arguments, outputs, adjoints, back, is_checked)
+
+    def _is_memory_wrong(self) -> bool:
+        """Whether a memory that was set up before is another."""
+        return any(found.oracle.method == SETUP_MEMORY and found.arguments for found in self._found)
 
     def _replay_call(
         self, port: Call, outputs: list[Difference], is_checked: bool

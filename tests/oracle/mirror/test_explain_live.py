@@ -172,8 +172,6 @@ def test_a_cell_that_adds_a_forget_bias_and_a_mirror_that_does_not():
             "each call of `decoder.gru` but the first",
             "final state of `decoder.gru`",
         ),
-        ("additive_attention", ("C401",), "`model.attention.attention`", "`mask/1` is another in 2 of 15"),
-        ("bidirectional_stack", ("C107",), "`model.wrapper`", "`model.decoder` is where it begins"),
         ("tf1_multi_rnn", ("C301",), "the lengths of `model.cell`", "`sequence_length` is another in 2 of 3"),
         ("tied_embeddings", ("C605",), "`encoder/embedding/embedding` where it is read", "read outside"),
     ],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oracle.bridge.mirror.counterfactual.calls import LENGTHS, MASKS, Call, is_float, is_state
+from oracle.bridge.mirror.counterfactual.calls import LENGTHS, MASKS, MEMORY_LENGTHS, Call, is_float, is_state
 from oracle.bridge.mirror.counterfactual.parts import show_part
 from oracle.tolerance import FLOAT64_BOUND, largest
 
@@ -48,8 +48,9 @@ def measure(port: np.ndarray, oracle: np.ndarray) -> float:
 def compare_arguments(port: Call, oracle: Call) -> list[Difference]:
     """The arguments that differ. A state of zeros is none, and a mask that leaves out nothing is none."""
     found = []
-    for name in (*oracle.arguments, *(n for n in port.arguments if n not in oracle.arguments)):
-        ours, theirs = oracle.arguments.get(name), port.arguments.get(name)
+    expected, given = spell_out_mask(oracle.arguments), spell_out_mask(port.arguments)
+    for name in (*expected, *(other for other in given if other not in expected)):
+        ours, theirs = expected.get(name), given.get(name)
         if ours is not None and theirs is not None:
             error = measure(theirs, ours)
             if error > CALL_BOUND:
@@ -60,6 +61,15 @@ def compare_arguments(port: Call, oracle: Call) -> list[Difference]:
             if not _says_nothing(name, only, call):
                 found.append(Difference(name, theirs, ours, float("inf")))
     return found
+
+
+def spell_out_mask(arguments: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """A call's arguments, with the lengths of a memory as its mask: either says the same."""
+    lengths, memory = arguments.get(MEMORY_LENGTHS), arguments.get("input")
+    if lengths is None or memory is None or memory.ndim < 2:
+        return arguments
+    mask = np.arange(memory.shape[1]) < lengths[:, None]
+    return {name: a for name, a in arguments.items() if name != MEMORY_LENGTHS} | {"memory_mask": mask}
 
 
 def compare_outputs(port: Mapping[str, np.ndarray], oracle: Mapping[str, np.ndarray]) -> list[Difference]:

@@ -23,7 +23,8 @@ STATES = ("initial_state", "cell_state")
 """The arguments that are states."""
 
 MASKS = ("mask", "memory_mask")
-LENGTHS = ("sequence_length", "memory_sequence_length")
+MEMORY_LENGTHS = "memory_sequence_length"
+LENGTHS = ("sequence_length", MEMORY_LENGTHS)
 """The arguments that say which steps count."""
 
 _ALIASES = {"inputs": "input", "states": "initial_state", "state": "initial_state", "memory": "input"}
