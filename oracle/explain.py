@@ -20,6 +20,7 @@ from oracle.causes.closeness import Ruler
 from oracle.causes.coarseness import find_precision
 from oracle.causes.plugins import load_plugins
 from oracle.causes.precision import MANTISSAS, round_mantissa
+from oracle.causes.roundings import round_products
 from oracle.causes.stages import BACKWARD, ENCODER, possible_stages
 from oracle.causes.telling import tell_explained, tell_unexplained
 from oracle.causes.trial import Trial, Trials, choose_distinct
@@ -165,13 +166,16 @@ class _Search:
         self._all: list[Trial] = []
 
     def run(self) -> Explanation:
-        """Singles, then coarser arithmetic, then pairs."""
+        """Singles, then one tensor that is rounded, then coarser arithmetic, then pairs."""
         neutral = self._settle(self._trials.begin())
         self._check_neutral(neutral)
         if neutral.closeness.explains:
-            said = "The port equals the oracle: there is nothing to explain."
+            said = (
+                "What the port gives equals the oracle: there is nothing to explain, save what is missing, "
+                "unexpected or None."
+            )
             return Explanation("unexplained", (said,), tried=0)
-        exact = self._try_singles(neutral)
+        exact = self._try_singles(neutral) or self._try_roundings(neutral)
         if not exact:
             coarse = find_precision(
                 self._trials.ruler, neutral.tensors, self._compute_coarse, self._port.origin.dtype
@@ -181,17 +185,16 @@ class _Search:
             exact = self._try_pairs(neutral)
         tried = self._trials.count
         if exact:
-            return tell_explained(self._port, neutral, exact[: 1 + MOST_OTHERS], tried)
+            return tell_explained(self._port, neutral, exact, tried, most=1 + MOST_OTHERS)
         nearest = choose_distinct(sorted(self._all, key=Trial.rank), 1 + MOST_OTHERS)
-        return tell_unexplained(neutral, nearest, tried, len(CAUSES))
+        return tell_unexplained(neutral, nearest, tried, sum(one.kind != "trains" for one in CAUSES.values()))
 
     def _check_neutral(self, neutral: Trial) -> None:
         for name, truth in self._truths.items():
             if largest(neutral.tensors[name] - truth) > NEUTRAL_BOUND * largest(truth):
                 raise RecordError(
-                    f"explain: the oracle that can be turned gives another {name} than the oracle's "
-                    f"record; is the "
-                    "record of these weights and this batch?"
+                    f"explain: the oracle that can be turned gives another {name} than the oracle's record; "
+                    "is the record of these weights and this batch?"
                 )
 
     def _try_singles(self, neutral: Trial) -> list[Trial]:
@@ -200,6 +203,12 @@ class _Search:
         if not exact and len(stages) > 1 and stages[0] != ENCODER:
             exact = self._keep(self._trials.turn(neutral, stages=range(BACKWARD + 1)))
         return exact
+
+    def _try_roundings(self, neutral: Trial) -> list[Trial]:
+        """One tensor cast. Nothing is looked for on top of a rounding, so that those that fail are let go."""
+        stages = range(BACKWARD + 1)
+        made = [self._settle(one) for one in self._trials.turn(neutral, stages=stages, kinds=("rounds",))]
+        return sorted((trial for trial in made if trial.closeness.explains), key=Trial.rank)
 
     def _try_pairs(self, neutral: Trial) -> list[Trial]:
         """A second cause on top of a first, which is chosen by `_choose_bases`."""
@@ -248,12 +257,14 @@ class _Search:
         runs = [trial.finish(run) for run in self._runs(trial.knobs)]
         return replace(trial, closeness=self._trials.ruler.confirm(trial.tensors, runs))
 
-    def _compute_coarse(self, bits: int) -> list[Tensors]:
-        """The oracle of weights and batch that are rounded, as a matrix product's inputs would be."""
+    def _compute_coarse(self, bits: int) -> list[list[Tensors]]:
+        """The oracle of weights and batch that are rounded, as a matrix product's inputs would be.
+
+        Of float32, in which a case is already: all in that arithmetic, or the inputs of products alone.
+        """
         inputs, neutral = self._inputs, self._trials.neutral
         if bits == MANTISSAS["float32"]:
-            # A case is in float32 already: there the arithmetic itself is what errs.
-            return _run_float32(inputs, neutral)
+            return [_run_float32(inputs, neutral), self._round_products()]
         runs = []
         for number in range(FLOAT32_RUNS):
             generator = np.random.default_rng([inputs.seed, 5, number]) if number else None
@@ -262,6 +273,20 @@ class _Search:
                 for arrays in (inputs.weights, inputs.batch)
             )
             runs.append(_evaluate(inputs.spec, weights, batch, neutral, "float64"))
+        return [runs]
+
+    def _round_products(self) -> list[Tensors]:
+        """What each product is given rounded to float32; of jittered cases what that does, on the truth."""
+        inputs, neutral = self._inputs, self._trials.neutral
+        rounded, runs = round_products(neutral, "float32"), []
+        for number in range(FLOAT32_RUNS):
+            weights, batch = inputs.weights, inputs.batch
+            if number:
+                weights, batch = jitter_arrays(weights, batch, seed=[inputs.seed, 6, number])
+            exact, coarse = (
+                _evaluate(inputs.spec, weights, batch, knobs, "float64") for knobs in (neutral, rounded)
+            )
+            runs.append({name: self._truths[name] + coarse[name] - exact[name] for name in exact})
         return runs
 
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from oracle.case import weight_shapes
 from oracle.spec import AttentionNMT, EncoderDecoder
 
 CELL_ACTIVATIONS = ("tanh", "relu", "linear", "sigmoid", "softsign")
@@ -46,6 +47,18 @@ before it; `embedded_*`: from the vectors of the tokens to the table (the vector
 the first layer to the vectors of the tokens, or to the features; `labels`: from the loss to the target that
 the prediction is held to; `layers`: from one encoder layer to the one below."""
 
+ROUNDINGS = ("", "float32", "bfloat16", "float16")
+"""The dtypes to which `Knobs.rounded` casts, by number; 0 is none."""
+
+ROUNDED: Mapping[str, tuple[str, ...]] = {
+    "encoder-decoder": ("source", "target", "handoff", "decoded", "prediction"),
+    "attention-nmt": ("source", "target", "layers", "memory", "handoff", "decoded", "prediction"),
+}
+"""What can be cast to another dtype and back, besides every leaf. `source` and `target`: what encoder and
+decoder read (vectors of tokens, or features); `layers`: what an encoder layer reads of the one below;
+`memory`: what is attended to; `handoff`: the encoder's final state on its way to the decoder; `decoded`: what
+the projection or the output layer reads; `prediction`: what the loss does."""
+
 
 class CellKnobs(NamedTuple):
     """The knobs of one cell and the loop over it.
@@ -75,6 +88,8 @@ class CellKnobs(NamedTuple):
         through_time: [time] what of the gradient passes from step t to the state before it.
         keep: [batch, time, units] by which the outputs are multiplied, in the order of the outputs: a
             dropout's mask. The state is not multiplied.
+        rounded: int32; to which of `ROUNDINGS` what is multiplied by the recurrent kernel is cast and back at
+            each step, and its adjoint. What else is done with the state is done with all of it.
     """
 
     gates: Any
@@ -92,6 +107,7 @@ class CellKnobs(NamedTuple):
     start: Any
     through_time: Any
     keep: Any
+    rounded: Any
 
 
 class AttentionKnobs(NamedTuple):
@@ -131,6 +147,8 @@ class Knobs(NamedTuple):
         passes: by seam (`SEAMS`), what of the gradient passes back through it.
         share: by pair `later<-earlier` of cells of one shape (`shared_cells`), 1 for the later one's
             recurrent kernel and bias being the earlier one's (and its kernel where that fits too).
+        encoder_layers: [layers] a weight for each encoder layer's outputs as what the encoder is said to
+            give; what is attended to is `AttentionKnobs.memory_layers`.
         decoder_layers: [layers] a weight for each decoder layer's output as that of the stack.
         target_in: [tgt_time] int32; step t reads `target[:, target_in[t]]`.
         target_out: [tgt_time] int32; step t is held to `target[:, target_out[t]]`.
@@ -140,6 +158,8 @@ class Knobs(NamedTuple):
         label_smoothing: the part of a label that is spread over all tokens (unused without tokens).
         steps_lengths: [batch] int32 or the target's time throughout: the decoder runs up to the longest of
             them (tfa's loop ends with its longest row); a row's steps past its own length go on.
+        rounded: by tensor (`ROUNDED`) or by leaf, int32, to which of `ROUNDINGS` it is cast and back, and so
+            is its adjoint; minus that for the tensor alone, as one that was rounded before it was given.
     """
 
     cells: dict[str, CellKnobs]
@@ -147,6 +167,7 @@ class Knobs(NamedTuple):
     handoff: Any
     passes: dict[str, Any]
     share: dict[str, Any]
+    encoder_layers: Any
     decoder_layers: Any
     target_in: Any
     target_out: Any
@@ -154,6 +175,7 @@ class Knobs(NamedTuple):
     loss_form: Any
     label_smoothing: Any
     steps_lengths: Any
+    rounded: dict[str, Any]
 
 
 def handoff_slots(spec: EncoderDecoder | AttentionNMT) -> tuple[tuple[int, str, str], ...]:
@@ -219,6 +241,7 @@ def neutral_knobs(spec: EncoderDecoder | AttentionNMT, batch: Mapping[str, np.nd
         handoff=_neutral_handoff(spec),
         passes=passes,
         share=dict.fromkeys(shared_cells(spec), np.float64(0)),
+        encoder_layers=_one_of(decoder_layers, -1),
         decoder_layers=_one_of(decoder_layers, -1),
         target_in=np.arange(steps, dtype=np.int32),
         target_out=np.arange(1, steps + 1, dtype=np.int32),
@@ -226,6 +249,7 @@ def neutral_knobs(spec: EncoderDecoder | AttentionNMT, batch: Mapping[str, np.nd
         loss_form=_one_of(len(LOSS_FORMS[kind]), 0),
         label_smoothing=np.float64(0),
         steps_lengths=steps_lengths,
+        rounded=dict.fromkeys((*ROUNDED[kind], *weight_shapes(spec)), np.int32(0)),
     )
 
 
@@ -251,6 +275,7 @@ def _neutral_cell(
         start=np.eye(parts),
         through_time=np.ones(time),
         keep=np.ones((rows, time, units)),
+        rounded=np.int32(0),
     )
 
 

@@ -16,6 +16,7 @@ from oracle.bridge.sites import Convention, find_sites
 from oracle.case import Case, cast_case, check_seed
 from oracle.check import load_weights
 from oracle.errors import UsageError
+from oracle.explain_trajectory import explain_divergence
 from oracle.frameworks import import_tensorflow, import_tfa
 from oracle.optimizer import Optimizer
 from oracle.series import read_series, sunspots
@@ -38,6 +39,7 @@ class Training:
         weights: the prefix of a checkpoint, or `random`; None for the port's trained ones.
         data: a CSV file, or for a translator a TSV file; None for what ships with the port.
         l2: the rate of `tf.nn.l2_loss` of every variable that is added to the loss.
+        trained_by: what trains the port, if that is not the optimizer that was meant.
 
     Raises:
         UsageError: if a number is out of range.
@@ -51,6 +53,7 @@ class Training:
     weights: str | None = None
     data: str | None = None
     l2: float = 0.0
+    trained_by: Optimizer | None = None
 
     def __post_init__(self) -> None:
         check_steps(self.steps)
@@ -84,7 +87,8 @@ def compare_cases(
 ) -> TrajectoryComparison:
     """As `compare_training`, on cases that are given: one a step, the first one with the weights."""
     import_tensorflow()
-    if training.choice.model.needs_tfa or training.optimizer.namespace == "tfa":
+    trained = training.trained_by or training.optimizer
+    if training.choice.model.needs_tfa or trained.namespace == "tfa":
         import_tfa()
     from oracle.steps.trajectory import step_oracle
     from tf_models.trajectory import step_port
@@ -92,9 +96,10 @@ def compare_cases(
     convention = find_convention(training.choice)
     initial = write_weights(find_sites(cases[0].spec, convention), cast_case(cases[0], "float64")[0])
     options: dict[str, Any] = {"optimizer": training.optimizer, "l2": training.l2}
-    port = step_port(cases, model=training.choice.name, **options)
+    port = step_port(cases, model=training.choice.name, optimizer=trained, l2=training.l2)
     oracle = step_oracle(cases, convention=convention, **options)
-    return compare_trajectories(_told(port, on_step), oracle, initial=initial)
+    explain = functools.partial(explain_divergence, optimizer=training.optimizer, initial=initial)
+    return compare_trajectories(_told(port, on_step), oracle, initial=initial, explain=explain)
 
 
 def find_convention(choice: Choice) -> Convention:

@@ -12,7 +12,7 @@ it has moved: beside a weight of 1, a step of 1e-3 that is wrong by a hundred-th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +20,7 @@ import msgspec
 import numpy as np
 
 from oracle.errors import RecordError, UsageError
+from oracle.explanation import Explanation
 from oracle.tolerance import largest
 
 BOUND = 1e-8
@@ -28,6 +29,12 @@ BOUND = 1e-8
 LEAST_MOVE = 1e-6
 """A parameter counts as moved by at least this part of its largest element: rounding is 1e-16 of that, and
 must not be taken for an error of the move where that is smaller still."""
+
+AFTER = 8
+"""How many steps after the one at which trajectories part an explanation looks at."""
+
+KEPT_BYTES = 2**29
+"""How much of a port's trajectory is held for an explanation."""
 
 Finding = Literal["mismatch", "missing", "unexpected", "nonfinite", "shape"]
 
@@ -51,12 +58,14 @@ class Step:
         loss: the loss before it; None where an optimizer is driven by given gradients.
         gradient_norm: the L2 norm of the gradients before it, of all variables together, before clipping.
         tensors: after it, `slot/<slot>/<variable>`, `slot/<scalar>` and `parameter/<variable>`, in float64.
+        gradients: what the optimizer was given, by variable; None if that is not known.
     """
 
     step: int
     loss: float | None
     gradient_norm: float
     tensors: Mapping[str, np.ndarray]
+    gradients: Mapping[str, Gradient | None] | None = None
 
 
 class Divergence(msgspec.Struct, frozen=True):
@@ -117,11 +126,13 @@ class TrajectoryComparison(msgspec.Struct, frozen=True):
         divergence: the first tensor of the first step that does not agree, in the order loss, gradient norm,
             slots, parameters; None if all do.
         bound: what was allowed.
+        explanation: why they part, if that was asked for.
     """
 
     rows: tuple[StepRow, ...]
     divergence: Divergence | None
     bound: float = BOUND
+    explanation: Explanation | None = None
 
     @property
     def matches(self) -> bool:
@@ -156,12 +167,17 @@ class TrajectoryComparison(msgspec.Struct, frozen=True):
         return float(steps @ needed / (steps @ steps))
 
 
+Explain = Callable[[Sequence[Step], Divergence], Explanation]
+"""What finds out why a port parts: from its steps with their gradients, and from where it parts."""
+
+
 def compare_trajectories(
     port: Iterable[Step],
     oracle: Iterable[Step],
     *,
     initial: Mapping[str, np.ndarray],
     bound: float = BOUND,
+    explain: Explain | None = None,
 ) -> TrajectoryComparison:
     """Hold the port's trajectory against the oracle's.
 
@@ -170,12 +186,15 @@ def compare_trajectories(
         oracle: the oracle's steps.
         initial: the parameters before the first step, by variable; a parameter is held against its move.
         bound: what is allowed, as a part of each tensor's largest element, or of a parameter's largest move.
+        explain: called if the trajectories part, with the port's steps until `AFTER` steps later, if they
+            have their gradients and are no more than `KEPT_BYTES`, and with where they part.
 
     Raises:
         RecordError: if one has more steps than the other, or the oracle's are not finite: then it can judge
             nothing.
     """
     rows, divergence = [], None
+    held = _Held()
     for one, other in itertools.zip_longest(port, oracle):
         if one is None or other is None or one.step != other.step:
             raise RecordError(
@@ -186,7 +205,42 @@ def compare_trajectories(
         rows.append(_summarise(one, other, findings, _measure_drift(one, other)))
         if divergence is None:
             divergence = next((each for each in findings if not _agrees(each, bound)), None)
-    return TrajectoryComparison(tuple(rows), divergence, bound)
+        if explain is not None:
+            held.add(one, divergence)
+    explanation = None
+    if explain is not None and divergence is not None and len(held.steps) >= divergence.step:
+        explanation = explain(held.steps, divergence)
+    return TrajectoryComparison(tuple(rows), divergence, bound, explanation)
+
+
+class _Held:
+    """The port's first steps, with their gradients: for an explanation they are of use from the first on."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._left = KEPT_BYTES
+        self._closed = False
+
+    def add(self, step: Step, divergence: Divergence | None) -> None:
+        """Hold one more step, as long as it is of use and there is room."""
+        if divergence is not None and step.step > divergence.step + AFTER:
+            self._closed = True
+        if self._closed:
+            return
+        self._left -= _count_bytes(step)
+        if step.gradients and self._left >= 0:
+            self.steps.append(step)
+            return
+        self._closed = True
+        if divergence is None:
+            self.steps.clear()
+
+
+def _count_bytes(step: Step) -> int:
+    arrays = [*step.tensors.values()]
+    for gradient in (step.gradients or {}).values():
+        arrays += gradient if isinstance(gradient, Slices) else [] if gradient is None else [gradient]
+    return sum(array.nbytes for array in arrays)
 
 
 def _agrees(found: Divergence, bound: float) -> bool:

@@ -38,6 +38,9 @@ def print_trajectory(
             console.print(escape(explain_divergence(comparison.divergence)), soft_wrap=True)
     word, style = ("PASS", "bold green") if comparison.matches else ("FAIL", "bold red")
     console.print(Text.assemble((word, style), " ", f"{title}: {state_verdict(comparison)}"), soft_wrap=True)
+    if comparison.explanation is not None:
+        for line in comparison.explanation.lines:
+            console.print(escape(line), soft_wrap=True)
 
 
 def state_verdict(comparison: TrajectoryComparison) -> str:

@@ -58,7 +58,8 @@ def step_port(cases: Sequence[Case], *, model: str, optimizer: Optimizer, l2: fl
             loss, gradients = _add_l2(loss, gradients, live.variables, l2)
         norm = gradient_norm(gradients.values())
         live.apply(gradients)
-        yield Step(number + 1, float(loss), norm, _read_tensors(live))
+        given = {name: _to_arrays(gradients[name]) for name in live.variables}
+        yield Step(number + 1, float(loss), norm, _read_tensors(live), given)
 
 
 def step_optimizer(
@@ -84,7 +85,7 @@ def step_optimizer(
     for number, each in enumerate(gradients):
         given = {name: _to_gradient(gradient, variables[name]) for name, gradient in each.items()}
         live.apply(given)
-        yield Step(number + 1, None, gradient_norm(each.values()), _read_tensors(live))
+        yield Step(number + 1, None, gradient_norm(each.values()), _read_tensors(live), each)
 
 
 def _to_gradient(gradient: Gradient, variable: tf.Variable) -> Any:
@@ -93,6 +94,12 @@ def _to_gradient(gradient: Gradient, variable: tf.Variable) -> Any:
             tf.constant(gradient.values), tf.constant(gradient.indices), tf.constant(list(variable.shape))
         )
     return tf.constant(gradient)
+
+
+def _to_arrays(gradient: Any) -> Gradient | None:
+    if isinstance(gradient, tf.IndexedSlices):
+        return Slices(np.array(gradient.values), np.array(gradient.indices))
+    return None if gradient is None else np.array(gradient)
 
 
 def _add_l2(

@@ -46,6 +46,56 @@ def _scale_adjoint(part: Knob, adjoint: Array) -> tuple[Array, Array]:
 pass_gradient.defvjp(_keep_part, _scale_adjoint)
 
 
+_BITS, _LEAST = (0, 23, 7, 10), (0, -126, -126, -14)
+"""Of each of `oracle.knobs.ROUNDINGS`, the bits of the mantissa and the least exponent of a normal number."""
+
+
+@jax.custom_vjp
+def round_tensor(code: Int[Array, ""], values: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The values as a cast to a dtype and back leaves them, and of a code above 0 their adjoint, too.
+
+    Args:
+        code: 0 for nothing, else the number of one of `oracle.knobs.ROUNDINGS`, or minus that for the values
+            alone.
+        values: what is cast.
+    """
+    return _round(code, values)
+
+
+def _round_values(code: Array, values: Array) -> tuple[Array, Array]:
+    return _round(code, values), code
+
+
+def _round_adjoint(code: Array, adjoint: Array) -> tuple[None, Array]:
+    return None, _round(jnp.maximum(code, 0), adjoint)
+
+
+round_tensor.defvjp(_round_values, _round_adjoint)
+
+
+def _round(code: Array, values: Array) -> Array:
+    number = jnp.abs(code)
+    rounded = values
+    if values.dtype == jnp.float64:
+        # Eigen, with which TensorFlow casts, goes from float64 to half precision by way of float32.
+        rounded = _round_mantissa(rounded, jnp.int32(_BITS[1]), jnp.int32(_LEAST[1]))
+    halved = _round_mantissa(rounded, jnp.asarray(_BITS)[number], jnp.asarray(_LEAST)[number])
+    return jnp.where(number == 0, values, jnp.where(number == 1, rounded, halved))
+
+
+def _round_mantissa(values: Array, bits: Array, least: Array) -> Array:
+    """To nearest, ties to even, fewer bits than the values' own; below the least exponent, fewer still."""
+    own = jnp.finfo(values.dtype)
+    whole = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
+    bias = own.maxexp - 1
+    exponents = (jax.lax.bitcast_convert_type(jnp.abs(values), whole) >> own.nmant) - bias
+    # A number so large that what is to be rounded away falls off the sum's end.
+    high = jnp.maximum(exponents, least) - bits + own.nmant
+    power = jax.lax.bitcast_convert_type((high.astype(whole) + bias) << own.nmant, values.dtype)
+    large = 1.5 * power
+    return (values + large) - large
+
+
 def keep_slope(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
     """A blend of elementwise functions of x, `function(knob, x)`, of which a loop keeps the slope alone.
 

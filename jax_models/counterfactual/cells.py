@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_models.counterfactual.blend import Knob, blend, keep_slope, mix, mix_rows
+from jax_models.counterfactual.blend import Knob, blend, keep_slope, mix, mix_rows, round_tensor
 
 State = tuple[Float[Array, "batch units"], ...]
 
@@ -27,8 +27,6 @@ class LSTMParts(NamedTuple):
 
     c: Float[Array, "batch units"]
     h: Float[Array, "batch units"]
-
-
 
 
 class CellWeights(NamedTuple):
@@ -101,7 +99,7 @@ def step_lstm(
 ) -> State:
     """c' = gate(f) * c + gate(i) * activate(g), h' = gate(o) * activate(c')."""
     c, h = state
-    sums = projected + h @ weights.recurrent
+    sums = projected + round_tensor(knobs.rounded, h) @ weights.recurrent
     g = activate(knobs.activation, jnp.split(sums, 4, axis=-1)[2])
     i, f, _, o = jnp.split(squash(knobs.hard_sigmoid, sums), 4, axis=-1)
     c = f * c + i * g
@@ -115,9 +113,10 @@ def step_gru(
     (h,) = state
     assert weights.state_bias is not None
     gates = 2 * h.shape[-1]
-    sums = h @ weights.recurrent + weights.state_bias
+    sums = round_tensor(knobs.rounded, h) @ weights.recurrent + weights.state_bias
     z, r = jnp.split(squash(knobs.hard_sigmoid, projected[:, :gates] + sums[:, :gates]), 2, axis=-1)
-    reset_before = (r * h) @ weights.recurrent[:, gates:] + weights.state_bias[gates:]
+    reset_before = round_tensor(knobs.rounded, r * h) @ weights.recurrent[:, gates:]
+    reset_before += weights.state_bias[gates:]
     n = activate(
         knobs.activation, projected[:, gates:] + blend(knobs.reset_after, reset_before, r * sums[:, gates:])
     )

@@ -15,7 +15,14 @@ from jaxtyping import Array, Float
 
 from jax_models.counterfactual import attention as mechanisms
 from jax_models.counterfactual.attention import Memory
-from jax_models.counterfactual.blend import blend, mix, pass_gradient, reorder, swap_time
+from jax_models.counterfactual.blend import (
+    blend,
+    mix,
+    pass_gradient,
+    reorder,
+    round_tensor,
+    swap_time,
+)
 from jax_models.counterfactual.cells import (
     CellWeights,
     State,
@@ -72,6 +79,7 @@ def decode(
     sites = [f"decoder/cells_{i}" for i in range(len(starts))]
     of_cells = [knobs.cells[site] for site in sites]
     values = mechanisms.choose_memory(knobs.attention, knobs.passes["memory"], layers)
+    values = round_tensor(knobs.rounded["memory"], values)
     memory = mechanisms.make_memory(weights, knobs.attention, taps(f"step/{mechanisms.SITE}/memory", values))
     limit = jnp.max(knobs.steps_lengths)
     perturbations = taps.under(
@@ -131,9 +139,10 @@ def decode(
     end, (outputs, alignments, values) = jax.lax.scan(step, start, each_step)
     taps.add({name: swap_time(value) for name, value in values.items()})
 
-    outputs = taps(f"step/{OUTPUT}/input", swap_time(outputs))
+    outputs = round_tensor(knobs.rounded["decoded"], swap_time(outputs))
+    outputs = taps(f"step/{OUTPUT}/input", outputs)
     logits = outputs @ weights[f"{OUTPUT}/kernel"] + weights[f"{OUTPUT}/bias"]
-    logits = taps(f"step/{OUTPUT}/output", logits)
+    logits = round_tensor(knobs.rounded["prediction"], taps(f"step/{OUTPUT}/output", logits))
     steps = jnp.arange(time)
     past = jnp.where(steps < of_cells[-1].lengths[:, None], 1, 1 - of_cells[-1].zero_past)
     emitted = (past * (steps < limit))[..., None]

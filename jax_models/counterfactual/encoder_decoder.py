@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_models.counterfactual.blend import mix_rows, pass_gradient
+from jax_models.counterfactual.blend import mix_rows, pass_gradient, round_tensor
 from jax_models.counterfactual.cells import LSTMParts, share_leaves, turn_weights
 from jax_models.counterfactual.loop import run_cell
 from jax_models.counterfactual.losses import weigh_features
@@ -42,7 +42,8 @@ def predict(
         handoff: a perturbation of the encoder's final state, zeros.
         taps: what collects each step's values.
     """
-    source, target = batch["source"], batch["target"]
+    source, target, rounded = batch["source"], batch["target"], knobs.rounded
+    weights = {path: round_tensor(rounded[path], leaf) for path, leaf in weights.items()}
     cells = {
         site: turn_weights(share_leaves(weights, knobs.share, site), cell)
         for site, cell in knobs.cells.items()
@@ -50,7 +51,7 @@ def predict(
     units = weights["encoder/cell/recurrent_kernel"].shape[0]
     nothing = jnp.zeros((len(source), units), source.dtype)
     start = tuple(batch.get(f"initial_state/{part}", nothing) for part in "ch")
-    read = pass_gradient(knobs.passes["read_source"], source)
+    read = round_tensor(rounded["source"], pass_gradient(knobs.passes["read_source"], source))
     encoded, state = run_cell(
         "encoder/cell", cells["encoder/cell"], knobs.cells["encoder/cell"], read, start, taps=taps
     )
@@ -58,20 +59,24 @@ def predict(
 
     handed_over = [part + zero for part, zero in zip(encoder_state, handoff, strict=True)]
     handed_over = [pass_gradient(knobs.passes["handoff"], part) for part in handed_over]
+    handed_over = [round_tensor(rounded["handoff"], part) for part in handed_over]
     decoded, state = run_cell(
         "decoder/cell",
         cells["decoder/cell"],
         knobs.cells["decoder/cell"],
-        pass_gradient(knobs.passes["read_target"], target)[:, knobs.target_in],
+        round_tensor(
+            rounded["target"], pass_gradient(knobs.passes["read_target"], target)[:, knobs.target_in]
+        ),
         tuple(mix_rows(knobs.handoff, handed_over)),
         taps=taps,
         limit=jnp.max(knobs.steps_lengths),
     )
     prediction = decoded
     if "projection/kernel" in weights:
-        prediction = taps("step/projection/input", decoded)
+        prediction = taps("step/projection/input", round_tensor(rounded["decoded"], decoded))
         prediction = prediction @ weights["projection/kernel"] + weights["projection/bias"]
         prediction = taps("step/projection/output", prediction)
+    prediction = round_tensor(rounded["prediction"], prediction)
     labels = pass_gradient(knobs.passes["labels"], target)[:, knobs.target_out]
     loss = weigh_features(knobs, prediction, labels)
     return loss, Prediction(encoded, encoder_state, decoded, LSTMParts(*state), prediction)

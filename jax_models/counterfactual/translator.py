@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jax_models.counterfactual.blend import mix_rows, pass_gradient
+from jax_models.counterfactual.blend import mix, mix_rows, pass_gradient, round_tensor
 from jax_models.counterfactual.cells import CellWeights, LSTMParts, State, share_leaves, turn_weights
 from jax_models.counterfactual.decoding import Decoded, decode
 from jax_models.counterfactual.loop import run_cell
@@ -70,7 +70,8 @@ def translate(
         perturbations: zeros.
         taps: what collects each step's values.
     """
-    passes = knobs.passes
+    passes, rounded = knobs.passes, knobs.rounded
+    weights = {path: round_tensor(rounded[path], leaf) for path, leaf in weights.items()}
     cells = {
         site: turn_weights(share_leaves(weights, knobs.share, site), cell)
         for site, cell in knobs.cells.items()
@@ -79,7 +80,8 @@ def translate(
         batch["source"]
     ]
     embedded = taps("step/encoder/embedding/output", vectors + perturbations.source)
-    layers, states = _encode(form, cells, knobs, pass_gradient(passes["read_source"], embedded), taps)
+    embedded = round_tensor(rounded["source"], pass_gradient(passes["read_source"], embedded))
+    layers, states = _encode(form, cells, knobs, embedded, taps)
 
     joined = tuple(_join_directions(ahead, behind) for ahead, behind in states)
     handed_over = [
@@ -91,12 +93,13 @@ def translate(
     read = batch["target"][:, knobs.target_in]
     vectors = pass_gradient(passes["embedded_target"], weights["decoder/embedding/embedding"])[read]
     embedded = taps("step/decoder/embedding/output", vectors + perturbations.target)
-    embedded = pass_gradient(passes["read_target"], embedded)
+    embedded = round_tensor(rounded["target"], pass_gradient(passes["read_target"], embedded))
     decoded = decode(form.mechanism, weights, cells, knobs, embedded, layers, starts, taps)
     decoded = decoded._replace(states=tuple(_name_state(state) for state in decoded.states))
 
     loss = weigh_tokens(knobs, decoded.logits, batch["target"][:, knobs.target_out])
-    return loss, Translation(layers[-1], tuple(_name_state(state) for state in joined), decoded)
+    encoded = mix(knobs.encoder_layers, layers)
+    return loss, Translation(encoded, tuple(_name_state(state) for state in joined), decoded)
 
 
 def differentiate(
@@ -158,13 +161,19 @@ def _encode(
             finals.append(run.state)
         layers.append(jnp.concatenate(outputs, axis=-1))
         states.append(tuple(finals))
-        inputs = pass_gradient(knobs.passes["layers"], layers[-1])
+        inputs = round_tensor(knobs.rounded["layers"], pass_gradient(knobs.passes["layers"], layers[-1]))
     return layers, states
 
 
 def _hand_over(knobs: Any, states: list[tuple[Array, ...]]) -> list[tuple[Array, ...]]:
     """The decoder's first states, by way of the slots: layer, part, direction."""
-    passed = [tuple(pass_gradient(knobs.passes["handoff"], part) for part in state) for state in states]
+    passed = [
+        tuple(
+            round_tensor(knobs.rounded["handoff"], pass_gradient(knobs.passes["handoff"], part))
+            for part in state
+        )
+        for state in states
+    ]
     slots = [half for state in passed for part in state for half in jnp.split(part, 2, axis=-1)]
     mixed = iter(mix_rows(knobs.handoff, slots))
     return [tuple(jnp.concatenate([next(mixed), next(mixed)], axis=-1) for _ in state) for state in states]

@@ -17,7 +17,10 @@ from oracle.causes import (  # noqa: F401
     handoff,
     layout_fits,
     losses,
+    optimizers,
+    penalty_fits,
     precision,
+    roundings,
     scale_fits,
     sequences,
 )
@@ -48,6 +51,6 @@ def find_cause(name: str) -> Cause:
     found = CAUSES.get(name.upper())
     if found is None:
         near = difflib.get_close_matches(name.upper(), CAUSES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(CAUSES)}"
+        hint = f"did you mean {near[0]}?" if near else "`oracle explain` lists them all"
         raise UsageError(f"{name}: no such cause; {hint}")
     return found

@@ -76,8 +76,7 @@ def divide_scores(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Set
     title="the previous state is the query",
     sentence="the attention is queried by the state before the step, not by the cell's output",
     remedy="`AttentionWrapper` runs the cell first and attends with its output (Luong's order); attending "
-    "first "
-    "is Bahdanau's original order, and `tf.contrib.legacy_seq2seq`'s.",
+    "first is Bahdanau's original order, and `tf.contrib.legacy_seq2seq`'s.",
     applies=is_translator,
 )
 def query_with_previous(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
@@ -121,14 +120,18 @@ def output_cell(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setti
     applies=is_stacked,
 )
 def attend_to_layer(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
-    """A lower layer, or the sum or mean of all."""
+    """A lower layer, or the sum or mean of all; the encoder gives the top layer's, or those."""
     assert isinstance(spec, AttentionNMT)
-    for layer in range(spec.layers - 1):
-        name = f"the outputs of encoder layer {layer}"
-        yield Setting(name, turn_attention(knobs, memory_layers=np.eye(spec.layers)[layer]))
     ones = np.ones(spec.layers)
-    yield Setting("the sum of all layers' outputs", turn_attention(knobs, memory_layers=ones))
-    yield Setting("the mean of all layers' outputs", turn_attention(knobs, memory_layers=ones / spec.layers))
+    mixtures = {
+        **{f"the outputs of encoder layer {i}": np.eye(spec.layers)[i] for i in range(spec.layers - 1)},
+        "the sum of all layers' outputs": ones,
+        "the mean of all layers' outputs": ones / spec.layers,
+    }
+    for name, layers in mixtures.items():
+        turned = turn_attention(knobs, memory_layers=layers)
+        yield Setting(name, turned)
+        yield Setting(f"{name}, which the encoder gives", turned._replace(encoder_layers=layers))
 
 
 @cause(

@@ -24,8 +24,9 @@ Tensors = Mapping[str, np.ndarray]
 ModelSpec = EncoderDecoder | AttentionNMT
 """The specs that have knobs."""
 
-Kind = Literal["turns", "infers", "fits", "precision"]
-"""How a cause makes the oracle a port's. Those of precision are tried by the search itself."""
+Kind = Literal["turns", "infers", "fits", "rounds", "precision", "trains"]
+"""How a cause makes the oracle a port's. Those that round are tried after the others; those of precision, by
+the search itself; those that train, of trajectories (`oracle.explain_trajectory`)."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class Cause:
         sentence: what the port does, for people; `{setting}` and the numbers' names are filled in.
         remedy: what to do, in TensorFlow's terms; filled in alike.
         kind: how it is tried.
-        propose: gives its settings. Of a cause that turns, from (knobs, spec, batch); of one that infers or
-            fits, from (knobs, the oracle's tensors under them, the situation).
+        propose: gives its settings. Of a cause that turns, from (knobs, spec, batch); of one that infers,
+            fits or rounds, from (knobs, the oracle's tensors under them, the situation).
         applies: whether a spec with a batch can have it at all.
         wrong: TensorFlow code that has it, for the page.
         right: the same put right.

@@ -88,8 +88,7 @@ def permute_gates(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Set
     title="the reset gate is applied on the other side of the product",
     sentence="the reset gate acts {setting}",
     remedy="TF2's `GRU` has `reset_after=True`, TF1's and cuDNN-free ones `reset_after=False`: make the "
-    "layer "
-    "as the weights were trained.",
+    "layer as the weights were trained.",
     applies=is_gru,
 )
 def move_reset(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:

@@ -55,7 +55,7 @@ def check_cause(code: str, case: Case) -> list[Explanation]:
     explanations = []
     for setting in found.propose(evaluator.neutral, case.spec, batch):
         port = make_port(case, setting)
-        if not _differs(port, truth):
+        if not differs(port, truth):
             continue
         explanation = explain_record(port, truth, evaluator)
         best = explanation.best
@@ -69,7 +69,8 @@ def check_cause(code: str, case: Case) -> list[Explanation]:
     return explanations
 
 
-def _differs(port: Record, truth: Record) -> bool:
+def differs(port: Record, truth: Record) -> bool:
+    """Whether a port of `make_port` is not the oracle: whether its setting has an effect on the case."""
     for name, tensor in truth.tensors.items():
         there = port.tensors[name]
         if tensor is None or there is None:

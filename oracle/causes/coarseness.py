@@ -11,7 +11,7 @@ from oracle.causes.cause import CAUSES, Setting, Tensors
 from oracle.causes.closeness import Ruler
 from oracle.causes.precision import MANTISSAS, PRECISIONS
 from oracle.explanation import Candidate, Explanation
-from oracle.tolerance import largest, root_mean_square
+from oracle.tolerance import FLOAT64_BOUND, largest, root_mean_square
 
 FACTOR = 8.0
 """How many times smaller or larger an error may be than the oracle's own in that arithmetic."""
@@ -22,17 +22,20 @@ FEW = 16
 _STRUCTURED = 0.9
 """Errors whose cosine with the tensor is this large, in most tensors, are a factor on it and no roundings."""
 
+_EXACT = 0.02
+"""A tensor of which so much more than the oracle's is without an error is not of that arithmetic."""
+
 
 def find_precision(
-    ruler: Ruler, truth: Tensors, compute: Callable[[int], Sequence[Tensors]], dtype: str
+    ruler: Ruler, truth: Tensors, compute: Callable[[int], Sequence[Sequence[Tensors]]], dtype: str
 ) -> Explanation | None:
     """The arithmetic whose errors the port's are like, if there is one.
 
     Args:
         ruler: holds the port's tensors.
         truth: the oracle's.
-        compute: gives the oracle's, what is multiplied rounded to so many bits of mantissa, in several ways:
-            one alone may be lucky, above all in a tensor of few elements.
+        compute: gives the oracle's, what is multiplied rounded to so many bits of mantissa; for each way of
+            rounding several, since one alone may be lucky, above all in a tensor of few elements.
         dtype: the port's; float32 needs no explanation there.
     """
     names = ruler.names
@@ -50,9 +53,12 @@ def find_precision(
     for precision in PRECISIONS:
         if precision == dtype:
             continue
-        coarse = compute(MANTISSAS[precision])
-        runs = [{name: run[name] - truth[name] for name in names} for run in coarse]
-        apart, typical = _apart(errors, runs)
+        measured = []
+        for coarse in compute(MANTISSAS[precision]):
+            runs = [{name: run[name] - truth[name] for name in names} for run in coarse]
+            if not _is_partly_exact(errors, runs, truth):
+                measured.append(_apart(errors, runs))
+        apart, typical = min(measured, default=(math.inf, math.inf))
         if apart <= FACTOR:
             found.append((typical, apart, precision))
     if not found:
@@ -82,6 +88,8 @@ def _apart(errors: Tensors, coarse: Sequence[Tensors]) -> tuple[float, float]:
     Infinite if a tensor lacks them.
     """
     ratios = []
+    if all(error.size < FEW for error in errors.values()):
+        return math.inf, math.inf
     for name, error in errors.items():
         here, sizes = root_mean_square(error), [root_mean_square(run[name]) for run in coarse]
         # Of few elements the port's error may be small by luck: only one that is too large counts.
@@ -91,6 +99,24 @@ def _apart(errors: Tensors, coarse: Sequence[Tensors]) -> tuple[float, float]:
             return math.inf, math.inf
         ratios.append(max(1.0, here / max(sizes), min(sizes) / here))
     return (max(ratios), float(np.median(ratios))) if ratios else (math.inf, math.inf)
+
+
+def _is_partly_exact(errors: Tensors, runs: Sequence[Tensors], truth: Tensors) -> bool:
+    """Whether a tensor has elements without an error, which the arithmetic would have made err.
+
+    So has what follows from one wrong number: at the first step all other units are right.
+    """
+    for name, error in errors.items():
+        if error.size < FEW:
+            continue
+        bound = FLOAT64_BOUND * largest(truth[name])
+        here, *there = (
+            float(np.mean((np.abs(one) <= bound) & (truth[name] != 0)))
+            for one in (error, *(run[name] for run in runs))
+        )
+        if here > max(there) + _EXACT:
+            return True
+    return False
 
 
 def _is_structured(errors: Tensors, truth: Tensors) -> bool:

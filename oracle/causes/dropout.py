@@ -17,8 +17,7 @@ from oracle.spec import EncoderDecoder
     sentence="dropout is left on: {share:.3g} of the outputs of {places} are zero, the others divided by "
     "{kept:.4g}",
     remedy="Call the model with `training=False`, or give both sides the same mask; gradients can be "
-    "compared "
-    "only for one mask.",
+    "compared only for one mask.",
     kind="infers",
     wrong="outputs, *state = encoder(inputs, training=True)",
     right="outputs, *state = encoder(inputs, training=False)",
@@ -32,8 +31,7 @@ def drop_outputs(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterato
     "C702",
     title="dropout is left on, its mask shared by all steps",
     sentence="dropout is left on with one mask for all steps: {share:.3g} of the outputs of {places} are "
-    "zero, "
-    "the others divided by {kept:.4g}",
+    "zero, the others divided by {kept:.4g}",
     remedy="Call the model with `training=False`. A mask that all steps share is that of a layer's own "
     "`dropout`, of `noise_shape`, or of a `DropoutWrapper` with `variational_recurrent=True`.",
     kind="infers",
@@ -81,7 +79,7 @@ def _read_mask(port: np.ndarray, truth: np.ndarray, bound: float) -> np.ndarray 
     scale = float(np.median(ratios))
     # The smallest elements have the largest relative roundings.
     wrong = np.abs(port - np.where(port == 0, 0.0, scale * truth))
-    if scale < 1 - bound or wrong.max() > 10 * bound * np.abs(truth).max():
+    if scale < 1 + bound or wrong.max() > 10 * bound * np.abs(truth).max():
         return None
     return np.where(valid & (port == 0), 0.0, np.where(valid, scale, 1.0))
 

@@ -53,9 +53,8 @@ def cut_handoff(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator
     title="the gradient is stopped at the attention's memory",
     sentence="no gradient passes from the attention to the encoder's outputs: the memory is set up outside "
     "the tape, or stopped",
-    remedy="Call `mechanism.setup_memory(encoded, ...)` inside the tape, anew for each batch; a memory "
-    "that is "
-    "given to the constructor is that of the first one.",
+    remedy="Call `mechanism.setup_memory(encoded, ...)` inside the tape, anew for each batch; a memory that "
+    "is given to the constructor is that of the first one.",
     applies=is_translator,
     wrong="mechanism.setup_memory(encoded)\nwith tf.GradientTape() as tape:\n    ...",
     right="with tf.GradientTape() as tape:\n    mechanism.setup_memory(encoded)\n    ...",
@@ -117,9 +116,8 @@ def cut_layers(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Settin
     "C608",
     title="the gradient is stopped at the batch",
     sentence="no gradient reaches {setting}",
-    remedy="Only a gradient by the data is lost, none of the weights': `tape.watch` the tensors, and "
-    "leave out "
-    "`tf.stop_gradient` and `.numpy()` on them.",
+    remedy="Only a gradient by the data is lost, none of the weights': `tape.watch` the tensors, and leave "
+    "out `tf.stop_gradient` and `.numpy()` on them.",
     applies=lambda spec, batch: not is_translator(spec),
 )
 def cut_batch(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:

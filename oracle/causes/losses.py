@@ -113,8 +113,7 @@ def leave_target(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Sett
     title="the target is shifted twice",
     sentence="the outputs are held to the target two steps on{setting}",
     remedy="Shift it once: feed `target[:, :-1]` and hold the outputs to `target[:, 1:]`; a data set that "
-    "comes "
-    "shifted needs no more.",
+    "comes shifted needs no more.",
     applies=lambda spec, batch: batch["target"].shape[1] > 2,
 )
 def shift_target_twice(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
@@ -136,9 +135,8 @@ def shift_target_twice(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterato
     "C521",
     title="the softmax is taken twice",
     sentence="the loss takes probabilities for logits: the softmax is taken twice",
-    remedy="Give the loss logits: no `activation='softmax'` in the output layer, or `from_logits=False` "
-    "in the "
-    "loss.",
+    remedy="Give the loss logits: no `activation='softmax'` in the output layer, or `from_logits=False` in "
+    "the loss.",
     applies=is_translator,
     wrong="output_layer = tf.keras.layers.Dense(vocab, activation='softmax')\n"
     "loss = tfa.seq2seq.sequence_loss(output_layer(decoded), target, weights)",
@@ -162,9 +160,11 @@ def smooth_labels(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterat
     """The loss is linear in the smoothing, which is read off the port's."""
     (whole,) = situation.evaluate([knobs._replace(label_smoothing=np.float64(1.0))])
     span = float(whole["loss"]) - float(oracle["loss"])
-    if span == 0 or "loss" not in situation.port:
+    # To the loss alone a smoothing could always be found.
+    given = situation.port.get("loss")
+    if span == 0 or given is None or given.shape or len(situation.port) == 1:
         return
-    smoothing = (float(situation.port["loss"]) - float(oracle["loss"])) / span
+    smoothing = (float(given) - float(oracle["loss"])) / span
     if 1e-4 < smoothing <= 1.0:
         turned = knobs._replace(label_smoothing=np.float64(smoothing))
         yield Setting("", turned, numbers={"smoothing": smoothing})

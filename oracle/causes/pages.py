@@ -24,8 +24,12 @@ _HOW = {
     "infers": "What is not known is read off the port's tensors; the oracle is then computed with it, and "
     "must give every tensor of the port.",
     "fits": "The numbers are found from the port's gradients; all tensors must then agree.",
+    "rounds": "The oracle is computed with the tensor rounded, and what comes back to it of the gradient; it "
+    "must then give every tensor of the port.",
     "precision": "The sizes of the port's errors are held against those that the oracle makes in this "
     "arithmetic, tensor by tensor, both within a factor of 8.",
+    "trains": "The optimizer with the fault in it is driven by the port's own gradients, and must give every "
+    "parameter at every step: `oracle trajectory` tries it.",
 }
 
 

@@ -15,6 +15,11 @@ from oracle.causes.cause import Setting, cause
 MANTISSAS = {"bfloat16": 7, "TF32": 10, "float16": 10, "float32": 23}
 """The bits of a number's mantissa, its leading one not counted, that a matrix product is given."""
 
+_CAST = (
+    "Look for what is float32 in the port: a `tf.cast`, a layer made with `dtype='float32'`, an array that "
+    "was cast before it was saved; `tf.keras.backend.set_floatx('float64')` makes all layers float64."
+)
+
 _REMEDY = (
     "Nothing in the model is wrong. Turn it off to compare: "
     "`tf.config.experimental.enable_tensor_float_32_execution(False)`, a policy of `float64` or `float32` in "
@@ -43,17 +48,17 @@ def _propose(*given: Any) -> Iterator[Setting]:
     return iter(())
 
 
-for _code, _name, _where in (
-    ("C711", "bfloat16", "a mixed_bfloat16 policy, or a TPU's matrix products"),
-    ("C712", "TF32", "an Ampere or later GPU's float32 matrix products"),
-    ("C713", "float16", "a mixed_float16 policy"),
-    ("C714", "float32", "a float32 cast in a port that is run in float64"),
+for _code, _name, _where, _remedy in (
+    ("C711", "bfloat16", "a mixed_bfloat16 policy, or a TPU's matrix products", _REMEDY),
+    ("C712", "TF32", "an Ampere or later GPU's float32 matrix products", _REMEDY),
+    ("C713", "float16", "a mixed_float16 policy", _REMEDY),
+    ("C714", "float32", "a float32 cast in a port that is run in float64", _CAST),
 ):
     cause(
         _code,
         title=f"computed in {_name}",
         sentence=f"its errors are of the size that {_name} makes, and have no structure: {_where}",
-        remedy=_REMEDY,
+        remedy=_remedy,
         kind="precision",
     )(_propose)
 

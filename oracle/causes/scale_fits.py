@@ -1,4 +1,4 @@
-"""C61 to C63: what is done to gradients once they are computed. The numbers are found from the port's."""
+"""C61: factors on gradients, and clipping. The numbers are found from the port's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from oracle.case import weight_shapes
 from oracle.causes.cause import Setting, Situation, Tensors, cause
 from oracle.knobs import Knobs
-from oracle.spec import EncoderDecoder
 from oracle.tolerance import largest
 
 Change = Callable[[str, np.ndarray], np.ndarray]
@@ -22,11 +21,9 @@ _ROUND_NORMS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0, 8.0, 10.0, 1
     "C611",
     title="gradients are summed over several passes",
     sentence="every weight's gradient is {times:g} times what it should be{rest}: it is accumulated "
-    "{times:g} "
-    "times, or summed over {times:g} replicas that see the same batch",
+    "{times:g} times, or summed over {times:g} replicas that see the same batch",
     remedy="Average over the passes: divide by their number, or scale each loss by 1/n; zero the "
-    "accumulators "
-    "between steps.",
+    "accumulators between steps.",
     kind="fits",
 )
 def accumulate(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[Setting]:
@@ -40,8 +37,7 @@ def accumulate(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[
     "C612",
     title="gradients are averaged over replicas or passes",
     sentence="every weight's gradient is 1/{parts:g} of what it should be{rest}: it is averaged over "
-    "{parts:g} "
-    "replicas or micro-batches of which one has it, or averaged twice",
+    "{parts:g} replicas or micro-batches of which one has it, or averaged twice",
     remedy="Under `tf.distribute` scale the loss by the global batch size once "
     "(`tf.nn.compute_average_loss`), and sum gradients over the replicas.",
     kind="fits",
@@ -87,7 +83,9 @@ def clip_value(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[
     """The largest element of the port's is the bound."""
     names = shared_gradients(situation, oracle)
     bound = max((largest(situation.port[name]) for name in names), default=0.0)
-    if 0 < bound < max(largest(oracle[name]) for name in names) * (1 - situation.bound):
+    clipped = sum(int(np.sum(np.abs(oracle[name]) > bound * (1 + situation.bound))) for name in names)
+    # One element that is too small would always be clipped to what it is.
+    if bound > 0 and (clipped > 1 or (clipped == 1 and _is_short(bound, situation))):
         after = change_tensors(names, lambda name, array: np.clip(array, -bound, bound))
         yield Setting("", after=after, numbers={"clip": bound})
 
@@ -104,7 +102,9 @@ def clip_own_norm(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterat
     """The largest norm of the port's gradients is the bound."""
     names = shared_gradients(situation, oracle)
     norm = max((float(np.linalg.norm(situation.port[name])) for name in names), default=0.0)
-    if not 0 < norm < max(float(np.linalg.norm(oracle[name])) for name in names) * (1 - situation.bound):
+    clipped = sum(float(np.linalg.norm(oracle[name])) > norm * (1 + situation.bound) for name in names)
+    # One gradient that is scaled down would always be clipped to the norm that it has.
+    if not norm > 0 or clipped == 0 or (clipped == 1 and not _is_short(norm, situation)):
         return
     after = change_tensors(
         names, lambda name, array: array * min(1.0, norm / max(np.linalg.norm(array), 1e-300))
@@ -145,116 +145,39 @@ def negate(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[Sett
             yield Setting(rest, after=after, numbers={"scale": factor, "rest": rest})
 
 
-@cause(
-    "C621",
-    title="an L2 term is in the gradient",
-    sentence="the gradients of {weights} have an L2 term in them, {rate:.6g} * w{held}",
-    remedy="Compute the loss without `kernel_regularizer` and `sum(model.losses)`, or add the same term "
-    "to the "
-    "reference. `tf.nn.l2_loss` gives rate * w, `tf.keras.regularizers.l2` 2 * rate * w.",
-    kind="fits",
-)
-def regularise(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[Setting]:
-    """The difference is one rate times each weight, of some or all weights."""
-    yield from _fit_penalty(oracle, situation, lambda w: w, lambda w: float(np.sum(np.square(w))) / 2)
-
-
-@cause(
-    "C622",
-    title="an L1 term is in the gradient",
-    sentence="the gradients of {weights} have an L1 term in them, {rate:.6g} * sign(w){held}",
-    remedy="Compute the loss without `tf.keras.regularizers.l1`, or add the same term to the reference.",
-    kind="fits",
-)
-def regularise_l1(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[Setting]:
-    """The difference is one rate times each weight's sign."""
-    yield from _fit_penalty(oracle, situation, np.sign, lambda w: float(np.sum(np.abs(w))))
-
-
 def _scales(
     oracle: Tensors, situation: Situation
 ) -> Iterator[tuple[float, str, Callable[[Tensors], dict[str, np.ndarray]]]]:
     """A factor on the weights' gradients alone; on the adjoints too; on the loss too."""
     weights = shared_gradients(situation, oracle)
-    adjoints = [name for name in oracle if name.startswith("gradient/") and name in situation.port]
-    for names, rest in (
-        (weights, ""),
-        (adjoints, ", and so are the adjoints of inputs and states"),
-        ([*adjoints, "loss"], ", and so are the adjoints of inputs and states, and the loss"),
-    ):
+    given = [name for name in oracle if _is_shared(name, situation, oracle)]
+    adjoints = [name for name in given if name.startswith("gradient/") and name not in weights]
+    groups = {tuple(weights): ""}
+    if adjoints:
+        groups[*weights, *adjoints] = ", and so are the adjoints of inputs and states"
+    if "loss" in given:
+        rest = groups[*weights, *adjoints]
+        groups[*weights, *adjoints, "loss"] = f"{rest}, and the loss" if rest else ", and so is the loss"
+    for names, rest in groups.items():
         factor = fit_scale(oracle, situation.port, [name for name in names if name != "loss"])
         if factor is None or abs(factor - 1) <= situation.bound or factor == 0:
             continue
-        yield factor, rest, change_tensors(names, lambda name, array, by=factor: array * by)
+        yield factor, rest, change_tensors(list(names), lambda name, array, by=factor: array * by)
 
 
 def fit_scale(oracle: Tensors, port: Tensors, names: list[str]) -> float | None:
-    """The factor between the largest elements; None if there are none."""
+    """The factor that fits best; None if there is none, or one number alone, which any factor would fit."""
     total, square = 0.0, 0.0
     peak = max((largest(oracle[name]) for name in names), default=0.0)
-    if peak == 0.0:
+    if peak == 0.0 or sum(int(np.count_nonzero(oracle[name])) for name in names) < 2:
+        return None
+    if not all(np.isfinite(port[name]).all() for name in names):
         return None
     for name in names:
         total += float(np.sum((oracle[name] / peak) * (port[name] / peak)))
         square += float(np.sum(np.square(oracle[name] / peak)))
     factor = total / square
     return factor if np.isfinite(factor) else None
-
-
-def _fit_penalty(
-    oracle: Tensors,
-    situation: Situation,
-    slope: Callable[[np.ndarray], np.ndarray],
-    value: Callable[[np.ndarray], float],
-) -> Iterator[Setting]:
-    """A term of some weights in their gradients, and maybe in the loss."""
-    names = shared_gradients(situation, oracle)
-    shifts = [False, True] if isinstance(situation.spec, EncoderDecoder) else [False]
-    for shifted in shifts:
-        terms = {name: _variable(situation, name, shifted=shifted) for name in names}
-        rates = {}
-        for name in names:
-            difference = situation.port[name] - oracle[name]
-            bound = 1e3 * situation.bound * max(largest(oracle[name]), 1e-300)
-            term = slope(terms[name])
-            if largest(difference) > bound and term.any():
-                rates[name] = float(np.sum(difference * term) / np.sum(np.square(term)))
-        if not rates:
-            return
-        rate = float(np.median(list(rates.values())))
-        chosen = [name for name in rates if abs(rates[name] - rate) <= 1e-3 * abs(rate)]
-        if not rate or len(chosen) < len(rates):
-            continue
-        paths = [name.removeprefix("gradient/") for name in chosen]
-        shown = name_weights(paths, [name.removeprefix("gradient/") for name in names])
-        total = rate * sum(value(terms[name]) for name in chosen)
-        for in_loss, held in ((True, ", and the loss holds it"), (False, ", and the loss does not hold it")):
-
-            def after(
-                tensors: Tensors, chosen=tuple(chosen), terms=terms, rate=rate, in_loss=in_loss, total=total
-            ) -> dict[str, np.ndarray]:
-                changed = dict(tensors)
-                for name in chosen:
-                    changed[name] = tensors[name] + rate * slope(terms[name])
-                if in_loss and "loss" in tensors:
-                    changed["loss"] = tensors["loss"] + total
-                return changed
-
-            yield Setting(shown, after=after, numbers={"rate": rate, "held": held, "weights": shown})
-        return
-
-
-def _variable(situation: Situation, name: str, *, shifted: bool) -> np.ndarray:
-    """What the port's variable holds: of a Keras LSTM's bias the forget bias too."""
-    path = name.removeprefix("gradient/")
-    array = np.asarray(situation.weights[path], np.float64)
-    spec = situation.spec
-    if shifted and isinstance(spec, EncoderDecoder) and path.endswith("/cell/bias"):
-        units = len(array) // 4
-        cell = spec.encoder if path.startswith("encoder/") else spec.decoder
-        array = array.copy()
-        array[units : 2 * units] += cell.forget_bias
-    return array
 
 
 def name_weights(paths: list[str], every: list[str]) -> str:
@@ -283,12 +206,20 @@ def change_tensors(names: list[str], change: Change) -> Callable[[Tensors], dict
 def shared_gradients(situation: Situation, oracle: Tensors) -> list[str]:
     """The weights' gradients that both sides have, in one shape."""
     names = [f"gradient/{path}" for path in weight_shapes(situation.spec)]
-    port = situation.port
-    return [name for name in names if name in port and port[name].shape == oracle[name].shape]
+    return [name for name in names if _is_shared(name, situation, oracle)]
+
+
+def _is_shared(name: str, situation: Situation, oracle: Tensors) -> bool:
+    return name in situation.port and situation.port[name].shape == oracle[name].shape
 
 
 def _is_whole(number: float, situation: Situation) -> bool:
     return abs(number - round(number)) <= 10 * situation.bound * abs(number) and round(number) > 1
+
+
+def _is_short(number: float, situation: Situation) -> bool:
+    """Whether a number has two digits at most, as those have that people write."""
+    return abs(number - float(f"{number:.1e}")) <= 10 * situation.bound * number
 
 
 def _is_round(norm: float, situation: Situation) -> bool:

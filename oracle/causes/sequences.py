@@ -103,7 +103,14 @@ def shift_target_lengths(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Itera
 )
 def repeat_last_output(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
     """The last output for zeros, or zeros for the last one."""
-    for name, paths in (("the encoder", encoder_cells(knobs)), ("the decoder", decoder_cells(knobs))):
+    ahead = tuple(path for path in encoder_cells(knobs) if path not in backward_cells(knobs))
+    # Keras' backward layer has the padding first, where there is no output yet to be repeated.
+    groups = {
+        ahead: "the encoder's forward direction",
+        encoder_cells(knobs): "the encoder",
+        decoder_cells(knobs): "the decoder",
+    }
+    for paths, name in groups.items():
         if all(
             (cell.lengths >= np.shape(cell.order_in)[1]).all()
             for cell in (knobs.cells[path] for path in paths)
@@ -150,8 +157,7 @@ def leave_direction(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[S
     sentence="the source is reversed with its padding, so that the backward direction "
     "takes the padding for the row's beginning",
     remedy="Use `tf.reverse_sequence(x, lengths, seq_axis=1)`, which leaves the padding where it is, in "
-    "place of "
-    "`tf.reverse(x, [1])`; or pass the mask to `Bidirectional`.",
+    "place of `tf.reverse(x, [1])`; or pass the mask to `Bidirectional`.",
     applies=lambda spec, batch: is_translator(spec) and has_source_lengths(spec, batch),
 )
 def reverse_padding(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
@@ -170,7 +176,7 @@ def reverse_padding(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[S
     remedy="Leave `go_backwards=True` or `source[:, ::-1]` out where the model is meant to read forward.",
 )
 def reverse_source(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
-    """Forward cells fed in reverse, with or without the padding."""
+    """Forward cells, or all of the lowest layer, fed in reverse, with or without the padding."""
     ahead = _ahead(batch)
     whole = ahead[:, ::-1].copy()
     lengths = batch.get("source_length", np.full(len(ahead), ahead.shape[1]))[:, None]
@@ -179,6 +185,14 @@ def reverse_source(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Se
     for name, order in (("padding and all", whole), ("each row up to its length", rows)):
         yield Setting(name, turn_cells(knobs, paths, order_in=order))
         yield Setting(f"{name}, outputs put back", turn_cells(knobs, paths, order_in=order, order_out=order))
+        # What is reversed before the encoder gets it is read the wrong way round by both directions.
+        lowest = {
+            path: cell._replace(order_in=np.take_along_axis(order, np.asarray(cell.order_in), axis=1))
+            for path, cell in knobs.cells.items()
+            if path.startswith("encoder/layers_0/")
+        }
+        if lowest:
+            yield Setting(f"{name}, in both directions", knobs._replace(cells={**knobs.cells, **lowest}))
 
 
 @cause(

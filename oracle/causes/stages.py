@@ -61,7 +61,9 @@ def _stage_of_knob(path: str) -> int:
     first = path.partition("/")[0]
     if first == "passes" or path.endswith("/through_time"):
         return BACKWARD
-    if path.startswith(("cells/encoder/", "share/encoder/")):
+    if path.startswith(("cells/encoder/", "share/encoder/", "rounded/encoder/")):
+        return ENCODER
+    if path in ("encoder_layers", "rounded/source", "rounded/layers"):
         return ENCODER
     return _OF_KNOBS.get(first, DECODER)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from oracle.causes.cause import CAUSES, Cause, Setting, Situation, Tensors
+from oracle.causes.cause import CAUSES, Cause, Kind, Setting, Situation, Tensors
 from oracle.causes.closeness import Closeness, Ruler
 from oracle.causes.stages import LOSS, find_stage, sign, stage_of_tensor
 from oracle.explanation import Candidate
@@ -47,7 +47,7 @@ class Trial:
 
     def rank(self) -> tuple[float, ...]:
         """The smaller, the better: exact before near, one cause before two, computed before fitted."""
-        kinds = {"turns": 0, "infers": 1, "precision": 1, "fits": 2}
+        kinds = {"turns": 0, "infers": 1, "rounds": 1, "precision": 1, "fits": 2}
         kind = sum(kinds[cause.kind] for cause, _ in self.parts)
         near = self.closeness
         if near.explains:
@@ -96,12 +96,19 @@ class Trials:
         self._seen.add(())
         return Trial((), self.neutral, tensors, self.ruler.measure(tensors))
 
-    def turn(self, base: Trial, *, stages: Iterable[int], most: int | None = None) -> list[Trial]:
+    def turn(
+        self,
+        base: Trial,
+        *,
+        stages: Iterable[int],
+        most: int | None = None,
+        kinds: Sequence[Kind] = ("turns", "infers"),
+    ) -> list[Trial]:
         """What turns knobs at some stages, on top of a trial; what infers them, too."""
         made: list[Trial] = []
         wanted = frozenset(stages)
         batch: list[tuple[Cause, Setting]] = []
-        for cause in self._applicable("turns", "infers"):
+        for cause in self._applicable(*kinds):
             for setting in self._propose(cause, base):
                 stage = find_stage(base.knobs, setting.knobs or base.knobs)
                 if stage in wanted and (most is None or len(batch) < most) and self._is_new(base, setting):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -42,6 +43,7 @@ def explain(
         Print the explanation alone.
     """
     from oracle.causes.plugins import load_plugins
+    from oracle.errors import UsageError
 
     load_plugins()
     if target is None:
@@ -55,6 +57,10 @@ def explain(
         sys.stdout.write(page)
         sys.stdout.flush()
         return 0
+    if not Path(target).exists() and re.fullmatch(r"\w{1,8}", target):
+        raise UsageError(
+            f"{target}: no such file, and no such code; give a record, or a code that `oracle explain` lists"
+        )
     return _explain_file(
         Path(target), spec, mapping, output_format=output_format, verbose=verbose, quiet=quiet
     )
@@ -109,8 +115,7 @@ def _explain_file(
         if isinstance(comparison, Pair):
             raise UsageError(
                 f"{file}: recorded in {record.origin.dtype}, whose roundings are not measured; `oracle "
-                f"verify` "
-                "compares it; record the port in float64 to have it explained"
+                "verify` compares it; record the port in float64 to have it explained"
             )
         if comparison.failure is None and not comparison.matches:
             explanation = explain_rebuilt(rebuild(record, **given), on_done=on_done)
@@ -141,6 +146,8 @@ def _render(comparison: Any, output_format: Literal["text", "json"], *, verbose:
     lines = [] if quiet else [f"{word} {name_port(comparison)}: {state_verdict(comparison)}"]
     if explanation is not None:
         lines += explanation.lines
+    if comparison.failure is not None and not quiet:
+        lines.append("It has no numbers to explain; `oracle diagnose` says why a port raises.")
     text = "\n".join(lines) + "\n" if lines else ""
     if explanation is None or quiet or explanation.best is None:
         return text
@@ -164,7 +171,8 @@ def _build_table(explanation: Any, *, most: int | None) -> str:
     table.add_column("what the port does")
     for one in (explanation.best, *explanation.others)[:most]:
         agree = f"{one.matching} of {one.total}"
-        table.add_row(" + ".join(one.codes), agree, f"{one.distance:.1e}", escape(one.sentence))
+        left = f"{one.distance:.1e}" if math.isfinite(one.distance) else "-"
+        table.add_row(" + ".join(one.codes), agree, left, escape(one.sentence))
     console = Console(file=io.StringIO(), width=PLAIN_WIDTH, color_system=None, legacy_windows=False)
     console.print(table)
     assert isinstance(console.file, io.StringIO)

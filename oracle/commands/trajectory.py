@@ -24,6 +24,8 @@ def trajectory(
     inner: str | None = None,
     schedule: str | None = None,
     schedule_arg: Assignments = (),
+    trained_by: str | None = None,
+    trained_by_arg: Assignments = (),
     l2: float = 0.0,
     weights: str | None = None,
     data: str | None = None,
@@ -37,8 +39,9 @@ def trajectory(
 ) -> int:
     """Train a port and the oracle on the same batches, and compare every step.
 
-    The loss, the gradient's norm, the optimizer's slots and the parameters. Exits with 0 if every step
-    agrees, with 1 if one does not, with 2 if the trajectories could not be computed.
+    The loss, the gradient's norm, the optimizer's slots and the parameters. If a step does not agree,
+    optimizers are driven by the port's own gradients, to say why. Exits with 0 if every step agrees,
+    with 1 if one does not, with 2 if the trajectories could not be computed.
 
     Parameters
     ----------
@@ -60,6 +63,11 @@ def trajectory(
         `inverse_time`, `cosine` or `cosine_decay_restarts`.
     schedule_arg
         An argument of the schedule, as `decay_steps=20`. May be given several times.
+    trained_by
+        What trains the port, if that is another optimizer than the one that was meant: how they differ is
+        then said. The rate and the schedule are those of `--optimizer`, unless they are given anew.
+    trained_by_arg
+        An argument of that class, as `epsilon=1e-7`. May be given several times.
     l2
         The rate of `tf.nn.l2_loss` of every variable, added to the loss: decay that is coupled.
     weights
@@ -98,6 +106,19 @@ def trajectory(
     described = _describe_optimizer(
         optimizer, learning_rate, optimizer_arg, inner=inner, schedule=schedule, schedule_arg=schedule_arg
     )
+    if trained_by is None and trained_by_arg:
+        raise UsageError(f"--trained-by-arg {trained_by_arg[0]}: there is no other class; give --trained-by")
+    other: dict[str, Any] = {}
+    if trained_by is not None:
+        rated = any(assignment.startswith("learning_rate=") for assignment in trained_by_arg)
+        other["trained_by"] = _describe_optimizer(
+            trained_by,
+            None if rated else learning_rate,
+            trained_by_arg,
+            inner=None,
+            schedule=None if rated else schedule,
+            schedule_arg=() if rated else schedule_arg,
+        )
     if plot is not None:
         check_plot(plot)
     training = Training(
@@ -109,11 +130,13 @@ def trajectory(
         weights=weights,
         data=data,
         l2=l2,
+        **other,
     )
     with show_steps("training", steps, quiet=quiet) as on_step:
         comparison, case = compare_training(training, on_step=on_step)
     added = f" + l2 {l2:g}" if l2 else ""
-    title = f"{found[0].name} (float64), {described.describe()}{added}"
+    by = f"{other['trained_by'].describe()} in place of " if other else ""
+    title = f"{found[0].name} (float64), {by}{described.describe()}{added}"
     where = {"weights": case.weights_from, "data": case.data_from, "seed": seed, "batch_size": batch_size}
     if output_format == "json":
         where |= {"steps": steps, "l2": l2}

@@ -31,6 +31,7 @@ def make_knobs(gates: int, parts: int) -> CellKnobs:
         start=np.eye(parts),
         through_time=np.ones(TIME),
         keep=np.ones((ROWS, TIME, UNITS)),
+        rounded=np.int32(0),
     )
 
 
