@@ -120,7 +120,7 @@ def exchange_update(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[S
     "`tf.compat.v1.keras.layers.LSTM` "
     "default to `hard_sigmoid`.",
     wrong="tf.compat.v1.keras.layers.LSTM(units)",
-    right="tf.keras.layers.LSTM(units, recurrent_activation='sigmoid')",
+    right='tf.keras.layers.LSTM(units, recurrent_activation="sigmoid")',
 )
 def harden_sigmoid(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
     """The piecewise linear one."""

@@ -138,7 +138,7 @@ def shift_target_twice(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterato
     remedy="Give the loss logits: no `activation='softmax'` in the output layer, or `from_logits=False` in "
     "the loss.",
     applies=is_translator,
-    wrong="output_layer = tf.keras.layers.Dense(vocab, activation='softmax')\n"
+    wrong='output_layer = tf.keras.layers.Dense(vocab, activation="softmax")\n'
     "loss = tfa.seq2seq.sequence_loss(output_layer(decoded), target, weights)",
     right="output_layer = tf.keras.layers.Dense(vocab)\n"
     "loss = tfa.seq2seq.sequence_loss(output_layer(decoded), target, weights)",

@@ -80,8 +80,8 @@ _describe(
     wrong="step = tf.compat.v1.train.get_or_create_global_step()\n"
     "rate = tf.compat.v1.train.exponential_decay(0.1, step, 1000, 0.96)\n"
     "train_op = tf.compat.v1.train.GradientDescentOptimizer(rate).apply_gradients(pairs)",
-    right="train_op = tf.compat.v1.train.GradientDescentOptimizer(rate).apply_gradients(\n"
-    "    pairs, global_step=step\n)",
+    right="train_op = tf.compat.v1.train.GradientDescentOptimizer(rate).apply_gradients("
+    "pairs, global_step=step)",
 )
 _describe(
     "C806",

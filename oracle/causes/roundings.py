@@ -37,7 +37,7 @@ _MULTIPLIED = ("source", "target", "layers", "memory", "decoded")
     "half precision stays rounded.",
     kind="rounds",
     wrong="decoder = tf.keras.layers.LSTM(units)  # float32, in a model of float64",
-    right="decoder = tf.keras.layers.LSTM(units, dtype='float64')",
+    right='decoder = tf.keras.layers.LSTM(units, dtype="float64")',
 )
 def cast_tensor(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator[Setting]:
     """Each tensor and leaf, and the leaves of each layer and of all, to each dtype of fitting roundings."""
