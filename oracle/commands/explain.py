@@ -30,7 +30,7 @@ def explain(
     ----------
     target
         A record, of `oracle record` or of the recorder; or a code: of a cause, `C101`, or of
-        `oracle diagnose`, `G001`. Without one, all causes are listed.
+        `oracle diagnose`, `G001`. Without one, all are listed.
     spec
         A JSON file that describes the model, as of `oracle verify`.
     mapping
@@ -48,9 +48,10 @@ def explain(
     load_plugins()
     if target is None:
         from oracle.causes import CAUSES
+        from oracle.legacy_graph.codes import CODES
 
-        for code, cause in sorted(CAUSES.items()):
-            print(f"{code}  {cause.title}")
+        for code, what in [*sorted(CAUSES.items()), *CODES.items()]:
+            print(f"{code}  {what.title}")
         sys.stdout.flush()
         return 0
     if not Path(target).exists() and (page := find_page(target)) is not None:
