@@ -107,6 +107,7 @@ def test_a_run_holds_everyone_who_was_asked(tmp_path):
     assert set(run.versions) >= {"jax", "flax", "numpy"}
 
 
+@pytest.mark.tf_any
 @pytest.mark.jax
 @pytest.mark.slow
 def test_a_case_that_cannot_be_made_costs_its_own_measurements_alone():
