@@ -17,7 +17,7 @@ from oracle.bridge.checkpoints import Checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
 from oracle.case import Case, Dtype, check_seed, choose_dtypes, jitter_case, random_weights
-from oracle.compare import Comparison, compare_records
+from oracle.compare import Comparison, compare_closely
 from oracle.errors import UsageError
 from oracle.inquiry import Inquiry, Questions
 from oracle.judgement import WitnessWhen
@@ -98,12 +98,8 @@ def check(
         yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
-        comparison = compare_records(port, truth, yardstick=yardstick)
-        if comparison.wants_spread:
-            moved = [
-                _run_oracle(runner, case, choice, jitter=number) for number in range(1, FLOAT64_RUNS + 1)
-            ]
-            comparison = compare_records(port, truth, spread=[run.result() for run in moved])
+        ask_spread = functools.partial(_run_rounded, runner, case, choice)
+        comparison = compare_closely(port, truth, ask_spread, yardstick=yardstick)
         inquiries.append(Inquiry(comparison, runner, case, port, truth, questions=questions))
     for inquiry in inquiries:
         yield inquiry.finish(on_done=on_done)
@@ -127,6 +123,12 @@ def _run_oracle(
     runner: Runner, case: Case, choice: Choice, *, dtype: Dtype = "float64", jitter: int = 0
 ) -> Future[Record]:
     return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype, jitter=jitter)
+
+
+def _run_rounded(runner: Runner, case: Case, choice: Choice) -> list[Record]:
+    """The oracle's records under roundings of a case, in float64."""
+    runs = [_run_oracle(runner, case, choice, jitter=number) for number in range(1, FLOAT64_RUNS + 1)]
+    return [run.result() for run in runs]
 
 
 def choose_ports(request: Request) -> list[tuple[Choice, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -174,6 +174,32 @@ def compare_records(
         if name not in oracle.tensors and not name.startswith(STEPS)
     ]
     return Comparison(port.origin, oracle.origin, tuple(rows), left_out=left_out)
+
+
+def compare_closely(
+    port: Record,
+    oracle: Record,
+    ask_spread: Callable[[], Sequence[Record]],
+    *,
+    yardstick: Sequence[Record] = (),
+    only: Collection[str] | None = None,
+) -> Comparison:
+    """As `compare_records`, with the oracle's spread asked for only where a float64 tensor differs.
+
+    Args:
+        port: the port's record.
+        oracle: the oracle's, in float64.
+        ask_spread: gives the oracle's records in float64 under roundings of the case.
+        yardstick: as of `compare_records`.
+        only: as of `compare_records`.
+
+    Raises:
+        RecordError: as `compare_records`.
+    """
+    comparison = compare_records(port, oracle, yardstick=yardstick, only=only)
+    if not comparison.wants_spread:
+        return comparison
+    return compare_records(port, oracle, spread=ask_spread(), only=only)
 
 
 def _check_records(

@@ -16,8 +16,8 @@ import numpy as np
 
 from oracle.bridge.mirror.spec import MirroredPart, MirrorSpec
 from oracle.bridge.sites import Site
-from oracle.case import jitter_arrays, weight_shapes
-from oracle.compare import Comparison, check_evidence, compare_records, read_truths
+from oracle.case import Dtype, jitter_arrays, weight_shapes
+from oracle.compare import Comparison, check_evidence, compare_closely, read_truths
 from oracle.errors import RecordError, UsageError
 from oracle.frameworks import import_jax, precise_jax
 from oracle.pair import Pair, compare_assumed
@@ -116,10 +116,14 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
     runs = range(FLOAT32_RUNS if port.origin.dtype == "float32" else 0)
     yardstick = [_run(_jitter(rebuilt, number), compute, "float32") for number in runs]
     # What the record lacks is in the notes; no one asked to leave it out.
-    comparison = compare_records(port, truth, yardstick=yardstick, only=shared)
-    if comparison.wants_spread:
-        moved = [_run(_round(rebuilt, number), compute, "float64") for number in range(1, FLOAT64_RUNS + 1)]
-        comparison = compare_records(port, truth, spread=moved, only=shared)
+    numbers = range(1, FLOAT64_RUNS + 1)
+    comparison = compare_closely(
+        port,
+        truth,
+        lambda: [_run(_jitter(rebuilt, number, "float64"), compute, "float64") for number in numbers],
+        yardstick=yardstick,
+        only=shared,
+    )
     return msgspec.structs.replace(comparison, left_out=())
 
 
@@ -203,17 +207,10 @@ def _cast(arrays: Arrays, dtype: str) -> dict[str, np.ndarray]:
     }
 
 
-def _round(rebuilt: Rebuilt, number: int) -> Rebuilt:
-    """Every number moved to a neighbouring float64 number: as `run_oracle` does with a `jitter`."""
-    seed = [rebuilt.port.origin.seed, 3, number]
-    weights, batch = jitter_arrays(rebuilt.weights, rebuilt.batch, seed=seed, dtype="float64")
-    return replace(rebuilt, weights=weights, batch=batch)
-
-
-def _jitter(rebuilt: Rebuilt, number: int) -> Rebuilt:
-    """As `oracle.case.jitter_case`."""
+def _jitter(rebuilt: Rebuilt, number: int, dtype: Dtype = "float32") -> Rebuilt:
+    """As `oracle.case.jitter_case` and, in float64, `oracle.run_jax.run_oracle` move a case's numbers."""
     if number == 0:
         return rebuilt
-    seed = [rebuilt.port.origin.seed, 2, number]
-    weights, batch = jitter_arrays(rebuilt.weights, rebuilt.batch, seed=seed)
+    seed = [rebuilt.port.origin.seed, 2 if dtype == "float32" else 3, number]
+    weights, batch = jitter_arrays(rebuilt.weights, rebuilt.batch, seed=seed, dtype=dtype)
     return replace(rebuilt, weights=weights, batch=batch)

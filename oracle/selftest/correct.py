@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from oracle.case import Case, jitter_case
-from oracle.compare import compare_records
+from oracle.compare import compare_closely
 from oracle.errors import RecordError
 from oracle.record import Record
 from oracle.selftest.results import CorrectResult
@@ -62,10 +62,13 @@ def _judge(
     spec, alarms, needed, refused = describe(subject.spec), (), None, ""
     try:
         port = run_port(case, model=subject.port, mode=subject.mode, dtype=dtype)
-        comparison = compare_records(port, truth, yardstick=runs)
-        if comparison.wants_spread:
-            moved = [run_oracle(case, model=subject.port, jitter=run) for run in range(1, FLOAT64_RUNS + 1)]
-            comparison = compare_records(port, truth, spread=moved)
+        numbers = range(1, FLOAT64_RUNS + 1)
+        comparison = compare_closely(
+            port,
+            truth,
+            lambda: [run_oracle(case, model=subject.port, jitter=run) for run in numbers],
+            yardstick=runs,
+        )
         alarms, needed = tuple(row.name for row in comparison.findings), comparison.needed
         if comparison.failure is not None:
             alarms = (f"raised {comparison.failure.type}: {comparison.failure.message}",)

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from oracle.case import Case, cast_case, jitter_case
-from oracle.compare import Comparison, compare_records
+from oracle.compare import Comparison, compare_closely, compare_records
 from oracle.errors import OracleError
 from oracle.explanation import Explanation
 from oracle.localisation import Localisation, Place
@@ -107,9 +107,7 @@ def try_fault(*, fault: str, subject: str, seed: int, baselines: bool = False) -
     start = time.perf_counter()
     seeded, prepared = find_fault(fault), prepare(subject, seed)
     port = run_fault(seeded, prepared)
-    comparison = compare_records(port, prepared.truth)
-    if comparison.wants_spread:
-        comparison = compare_records(port, prepared.truth, spread=find_spread(subject, seed))
+    comparison = compare_closely(port, prepared.truth, lambda: find_spread(subject, seed))
     needed = None if comparison.failure or comparison.needed is None else comparison.needed
     result = FaultResult(
         fault=fault,
@@ -143,12 +141,9 @@ def try_fault(*, fault: str, subject: str, seed: int, baselines: bool = False) -
 
 def explain(prepared: Prepared, port: Record) -> Explanation:
     """Why the port's record is not the oracle's."""
-    from oracle.explain import explain_record
-    from oracle.steps.counterfactual import Evaluator
+    from oracle.insight import explain_port
 
-    weights, batch = cast_case(prepared.case, "float64")
-    evaluator = Evaluator(prepared.case.spec, weights, batch)
-    return explain_record(port, prepared.truth, evaluator, weights=weights, batch=batch)
+    return explain_port(prepared.case, port=port, oracle=prepared.truth)
 
 
 def find_place(fault: Fault, prepared: Prepared, port: Record) -> Localisation:

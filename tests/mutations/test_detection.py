@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import sys
 
 import pytest
@@ -101,7 +102,7 @@ def test_a_fault_is_seen_explained_and_located(fault: str, subject: str) -> None
 
 def test_the_port_is_the_right_one_again_after_a_fault() -> None:
     prepared = prepare("pair", SEED)
-    before = sys.modules["tf_models.explicit_state"]
+    before = importlib.import_module("tf_models.explicit_state")
     fault = TWINS["decoder cell"][1]
     wrong = dataclasses.replace(fault, addition=lstm_cell(forget="f + 1.0"))
     assert not _matches(wrong, prepared)
