@@ -22,11 +22,11 @@ from oracle.errors import UsageError
 from oracle.inquiry import Inquiry, Questions
 from oracle.judgement import WitnessWhen
 from oracle.record import Record
-from oracle.runner import Runner
+from oracle.runner import Runner, run_rounded
 from oracle.series import read_series, sunspots
 from oracle.spec import EncoderDecoder, Spec
 from oracle.text import load_texts, read_pairs
-from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
+from oracle.tolerance import FLOAT32_RUNS
 from oracle.zoo import Choice, Data, Variant
 
 Precision = Literal["f64", "f32", "both"]
@@ -98,7 +98,7 @@ def check(
         yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
-        ask_spread = functools.partial(_run_rounded, runner, case, choice)
+        ask_spread = functools.partial(run_rounded, runner, case, model=choice.name)
         comparison = compare_closely(port, truth, ask_spread, yardstick=yardstick)
         inquiries.append(Inquiry(comparison, runner, case, port, truth, questions=questions))
     for inquiry in inquiries:
@@ -119,16 +119,8 @@ def _start_oracle(runner: Runner, case: Case, choice: Choice, *, float32: bool) 
     return _Oracle(truth, [_run_oracle(runner, moved, choice, dtype="float32") for moved in jittered])
 
 
-def _run_oracle(
-    runner: Runner, case: Case, choice: Choice, *, dtype: Dtype = "float64", jitter: int = 0
-) -> Future[Record]:
-    return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype, jitter=jitter)
-
-
-def _run_rounded(runner: Runner, case: Case, choice: Choice) -> list[Record]:
-    """The oracle's records under roundings of a case, in float64."""
-    runs = [_run_oracle(runner, case, choice, jitter=number) for number in range(1, FLOAT64_RUNS + 1)]
-    return [run.result() for run in runs]
+def _run_oracle(runner: Runner, case: Case, choice: Choice, *, dtype: Dtype = "float64") -> Future[Record]:
+    return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype)
 
 
 def choose_ports(request: Request) -> list[tuple[Choice, str]]:

@@ -6,6 +6,7 @@ time; what has been asked about one port runs while the next is compared.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -14,14 +15,14 @@ from typing import TypeVar
 import msgspec
 
 from oracle.case import Case
-from oracle.compare import Comparison, compare_records
+from oracle.compare import Comparison, compare_closely
 from oracle.errors import OracleError
 from oracle.explanation import Explanation
 from oracle.hearing import judge_records
 from oracle.judgement import Hearing, Judgement, WitnessWhen
 from oracle.localisation import Localisation
 from oracle.record import Record
-from oracle.runner import Runner
+from oracle.runner import Runner, run_rounded
 
 T = TypeVar("T")
 
@@ -98,7 +99,9 @@ class Inquiry:
                 return self._answer(
                     Judgement("unknown", (f"{said}: {port.failure.message}",), self._case.seed)
                 )
-            comparison = compare_records(port, self._truth)
+            model = port.origin.model
+            ask_spread = functools.partial(run_rounded, self._runner, self._case, model=model)
+            comparison = compare_closely(port, self._truth, ask_spread)
             if self._comparison.findings and comparison.matches:
                 said = "in float64 every tensor matches: what differs is precision"
                 return self._answer(Judgement("precision", (said,), self._case.seed))

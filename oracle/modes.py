@@ -6,6 +6,7 @@ worth no more than what its runs differ by.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
@@ -16,12 +17,12 @@ import numpy as np
 
 from oracle.case import Case, check_seed, choose_dtypes, jitter_case
 from oracle.check import CaseMaker, Request, choose_ports
-from oracle.compare import Comparison, compare_records
+from oracle.compare import Comparison, compare_closely
 from oracle.live_port import MODES as LIVE_MODES
 from oracle.live_port import LiveRecords, record_live
 from oracle.record import Record
 from oracle.run_tf import BITWISE, POLICIES, UNROLLED, describe_repeats
-from oracle.runner import Runner
+from oracle.runner import Runner, run_rounded
 from oracle.tolerance import FLOAT32_RUNS, root_mean_square
 from oracle.zoo import MODES, Choice
 
@@ -105,10 +106,10 @@ def check_modes(
         started = {
             (mode, dtype): _start(runner, case, choice, mode, dtype) for mode in ROWS for dtype in COLUMNS
         }
-        truth, yardstick = _run_oracle(runner, case, choice)
+        truth, yardstick, ask_spread = _run_oracle(runner, case, choice)
         outcomes = []
         for (mode, dtype), future in started.items():
-            outcomes.append(hold_outcome(mode, dtype, future, truth, yardstick))
+            outcomes.append(hold_outcome(mode, dtype, future, truth, yardstick, ask_spread))
             on_done(f"{choice.name}, {mode}, {dtype}")
         where = f"weights: {case.weights_from}; data: {case.data_from}; seed {case.seed}"
         yield ModeTable(choice.name, where, tuple(outcomes))
@@ -121,17 +122,27 @@ def _start(runner: Runner, case: Case, choice: Choice, mode: str, dtype: str) ->
     return runner.run("tf", case, model=choice.name, mode=mode, dtype=dtype, repeats=REPEATS)
 
 
-def _run_oracle(runner: Runner, case: Case, choice: Choice) -> tuple[Record, list[Record]]:
+def _run_oracle(
+    runner: Runner, case: Case, choice: Choice
+) -> tuple[Record, list[Record], Callable[[], list[Record]]]:
+    """The truth, the yardstick of float32, and what asks for the spread of float64, once for all modes."""
+
     def run(case: Case, dtype: str) -> Future[Record]:
         return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype)
 
     truth = run(case, "float64")
     yardstick = [run(jitter_case(case, number), "float32") for number in range(FLOAT32_RUNS)]
-    return truth.result(), [future.result() for future in yardstick]
+    ask_spread = functools.cache(functools.partial(run_rounded, runner, case, model=choice.name))
+    return truth.result(), [future.result() for future in yardstick], ask_spread
 
 
 def hold_outcome(
-    mode: str, dtype: str, future: Future[Record] | str, truth: Record, yardstick: Sequence[Record]
+    mode: str,
+    dtype: str,
+    future: Future[Record] | str,
+    truth: Record,
+    yardstick: Sequence[Record],
+    ask_spread: Callable[[], Sequence[Record]],
 ) -> Outcome:
     """Hold one run, or the reason why there is none, against the oracle.
 
@@ -141,13 +152,14 @@ def hold_outcome(
         future: the port's record, or why there is none.
         truth: the oracle's record in float64.
         yardstick: its records in float32, for a port in float32.
+        ask_spread: gives its records under roundings of the case in float64, where they are needed.
     """
     if isinstance(future, str):
         return Outcome(mode, dtype, "cannot", reason=future)
     record = future.result()
     if dtype in POLICIES:
         return _tell_mixed(mode, dtype, record, truth)
-    comparison = compare_records(record, truth, yardstick=yardstick if dtype == "float32" else ())
+    comparison = compare_closely(record, truth, ask_spread, yardstick=yardstick if dtype == "float32" else ())
     return _tell(mode, dtype, comparison, record.origin.flags.get("repeats", ""))
 
 

@@ -22,9 +22,10 @@ from oracle.spec import AttentionNMT, Spec
 from oracle.steps import attention_nmt, encoder_decoder
 from oracle.steps.counterfactual import Evaluator
 from oracle.steps.leaves import nest_leaves
+from oracle.steps.paths import DEFAULT_PATH, Path
 from oracle.text import BOS, EOS
 
-MODES = ("jit", "plain")
+MODES = ("jit", "eager")
 """How JAX can run the oracle: compiled, or op by op."""
 
 
@@ -35,6 +36,7 @@ def run_oracle(
     mode: str | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     jitter: int = 0,
+    path: Path = DEFAULT_PATH,
 ) -> Record:
     """Compute the outputs, the loss and every gradient of the spec's model with Flax.
 
@@ -46,10 +48,11 @@ def run_oracle(
         dtype: the precision of every computation.
         jitter: 0 for the case itself; every other number moves each of the case's numbers to a neighbouring
             one of the dtype, for what roundings alone do to the results.
+        path: which of the two ways of computing the same numbers.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
-        UsageError: if there is no such mode.
+        UsageError: if there is no such mode, or no such path.
     """
     if mode is None:
         mode = "jit"
@@ -58,12 +61,15 @@ def run_oracle(
     jax = import_jax()
     with precise_jax():
         step = find_step(case.spec)
-        compute = compile_step(case.spec) if mode == "jit" else step.differentiate(case.spec)
+        is_compiled = mode == "jit"
+        compute = compile_step(case.spec, path) if is_compiled else step.differentiate(case.spec, path=path)
         weights, batch = cast_case(case, dtype)
         if jitter:
             weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
-        tensors = step.name_tensors(case.spec, jax.device_get(compute(nest_leaves(weights), batch)))
-    return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype), tensors)
+        computed = compute(*jax.device_put((nest_leaves(weights), batch)))
+        tensors = step.name_tensors(case.spec, jax.device_get(computed))
+    flags = describe_path(case.spec, batch, path=path, dtype=dtype)
+    return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
 
 
 def trace_oracle(case: Case, *, model: str, dtype: Literal["float64", "float32"] = "float64") -> Record:
@@ -81,16 +87,16 @@ def trace_oracle(case: Case, *, model: str, dtype: Literal["float64", "float32"]
         MissingPackageError: if JAX or Flax is not installed.
         UsageError: if the spec is of a mirrored model.
     """
-    ordinary = run_oracle(case, model=model, dtype=dtype).tensors
+    ordinary = run_oracle(case, model=model, dtype=dtype)
     traced = Evaluator(case.spec, case.weights, case.batch, dtype=dtype).trace()
     tensors: dict[str, np.ndarray | None] = {}
-    for group in (traced, ordinary):
+    for group in (traced, ordinary.tensors):
         tensors |= {name: tensor for name, tensor in group.items() if not name.startswith("gradient/")}
-    tensors |= {name: tensor for group in (ordinary, traced) for name, tensor in group.items()}
-    return Record(case.spec, _describe_case(case, model=model, mode="jit", dtype=dtype), tensors)
+    tensors |= {name: tensor for group in (ordinary.tensors, traced) for name, tensor in group.items()}
+    return Record(case.spec, ordinary.origin, tensors)
 
 
-def _describe_case(case: Case, *, model: str, mode: str, dtype: Literal["float64", "float32"]) -> Origin:
+def _describe_case(case: Case, *, model: str, mode: str, dtype: str, flags: Mapping[str, str]) -> Origin:
     """Where the oracle's record of a case comes from."""
     return Origin(
         side="oracle",
@@ -105,7 +111,7 @@ def _describe_case(case: Case, *, model: str, mode: str, dtype: Literal["float64
         seed=case.seed,
         weights=case.weights_from,
         data=case.data_from,
-        flags={"matmul_precision": "highest"},
+        flags={"matmul_precision": "highest", **flags},
     )
 
 
@@ -132,6 +138,14 @@ def describe_oracle(port: Origin, *, mode: str, dtype: str, flags: Mapping[str, 
         device=import_jax().devices()[0].device_kind,
         flags={"matmul_precision": "highest", **(flags or {})},
     )
+
+
+def describe_path(spec: Spec, batch: Mapping[str, Any], *, path: Path, dtype: str) -> dict[str, str]:
+    """Which path was taken on a batch, and whether it computed segments again, as flags of a record."""
+    if path == "plain":
+        return {"path": path}
+    chosen = find_step(spec).choose_segments(spec, batch, itemsize=np.dtype(dtype).itemsize)
+    return {"path": path, "rematerialised": chosen.describe()}
 
 
 def _versions() -> dict[str, str]:
@@ -200,7 +214,8 @@ def _compile_loss(spec: Spec) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The loss alone, of leaves, the floats of the batch that are moved, and the batch; and its slope."""
     import jax
 
-    step = find_step(spec).differentiate(spec)
+    # The witness hears the reference, whichever path the record came by.
+    step = find_step(spec).differentiate(spec, path="plain")
 
     def loss(leaves: Any, moved: Any, batch: Any) -> Any:
         # What else the step gives is dropped by the compiler.
@@ -234,11 +249,11 @@ def _compile_decoding(spec: AttentionNMT, options: DecodeOptions) -> Callable[..
 
 
 @functools.cache
-def compile_step(spec: Spec) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
-    """One program for each spec, which JAX compiles for each shape and dtype it meets."""
+def compile_step(spec: Spec, path: Path = DEFAULT_PATH) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    """One program for each spec and path, which JAX compiles for each shape and dtype it meets."""
     import jax
 
-    return jax.jit(find_step(spec).differentiate(spec))
+    return jax.jit(find_step(spec).differentiate(spec, path=path))
 
 
 def find_step(spec: Spec) -> ModuleType:

@@ -30,6 +30,9 @@ from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_port import LiveRecords, read_records
 from oracle.localisation import Localisation
 from oracle.record import Record, read_record, write_record
+from oracle.steps.paths import DEFAULT_PATH
+from oracle.steps.paths import Path as OraclePath
+from oracle.tolerance import FLOAT64_RUNS
 from oracle.worker import raise_reply
 
 Side = Literal["tf", "jax"]
@@ -91,8 +94,24 @@ class Runner(Protocol):
         ...
 
 
+def run_rounded(runner: Runner, case: Case, *, model: str) -> list[Record]:
+    """The oracle's records under roundings of a case, in float64: what `compare_closely` asks for."""
+    numbers = range(1, FLOAT64_RUNS + 1)
+    runs = [
+        runner.run("jax", case, model=model, mode=None, dtype="float64", jitter=number) for number in numbers
+    ]
+    return [run.result() for run in runs]
+
+
 class InProcess:
-    """Both sides in this process: TensorFlow and JAX are both imported here."""
+    """Both sides in this process: TensorFlow and JAX are both imported here.
+
+    Args:
+        path: by which of its two paths the oracle computes.
+    """
+
+    def __init__(self, *, path: OraclePath = DEFAULT_PATH) -> None:
+        self._path: OraclePath = path
 
     def __enter__(self) -> Self:
         return self
@@ -118,7 +137,8 @@ class InProcess:
             return _do_now(lambda: run_port(case, model=model, mode=mode, dtype=dtype, repeats=repeats))
         from oracle.run_jax import run_oracle
 
-        return _do_now(lambda: run_oracle(case, model=model, mode=mode, dtype=dtype, jitter=jitter))
+        options = {"mode": mode, "dtype": dtype, "jitter": jitter, "path": self._path}
+        return _do_now(lambda: run_oracle(case, model=model, **options))
 
     def decode(
         self, side: Side, case: Case, *, model: str, mode: Any, options: DecodeOptions
@@ -177,11 +197,12 @@ class TwoProcesses:
     """Each side in a process of its own: they import, compile and compute at the same time.
 
     Args:
+        path: by which of its two paths the oracle computes.
         verbose: whether what the frameworks print comes through on standard error.
     """
 
-    def __init__(self, *, verbose: bool = False) -> None:
-        self._verbose = verbose
+    def __init__(self, *, path: OraclePath = DEFAULT_PATH, verbose: bool = False) -> None:
+        self._path, self._verbose = path, verbose
         self._workers: dict[Side, _Worker] = {}
         self._numbers = count()
 
@@ -212,7 +233,7 @@ class TwoProcesses:
         write_case(case, case_path)
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
-        request |= {"repeats": repeats} if side == "tf" else {"jitter": jitter}
+        request |= {"repeats": repeats} if side == "tf" else {"jitter": jitter, "path": self._path}
         return self._workers[side].submit(request, lambda: read_record(record_path))
 
     def decode(

@@ -8,7 +8,7 @@ comparison (`oracle.tolerance`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -23,9 +23,10 @@ from oracle.frameworks import import_jax, precise_jax
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
 from oracle.record import STEPS, Record
-from oracle.run_jax import compile_step, describe_oracle, find_step
+from oracle.run_jax import compile_step, describe_oracle, describe_path, find_step
 from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
+from oracle.steps.paths import DEFAULT_PATH, Path
 from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 from oracle.user_code import load_object
 
@@ -42,6 +43,7 @@ def verify_record(
     sites: Sequence[Site] | None = None,
     module: str | Callable[..., Any] | None = None,
     tolerance: float | None = None,
+    path: Path = DEFAULT_PATH,
 ) -> Comparison | Pair:
     """Verify a port's record: run the oracle on the record's own weights and batch, and compare.
 
@@ -55,6 +57,7 @@ def verify_record(
             names.
         tolerance: of a record in half or mixed precision, what to allow, as a part of a tensor's largest
             element, instead of what is assumed.
+        path: by which of its two paths the oracle computes.
 
     Returns:
         The comparison, as of any port. A record in half or mixed precision has no yardstick: it is held to
@@ -82,16 +85,23 @@ def verify_record(
     import_jax()
     if module is not None:
         rebuilt, compute = _prepare_module(record, sites, module)
-    else:
-        rebuilt = rebuild(record, spec=spec, sites=sites)
-        compute = _prepare_model(rebuilt.spec)
-    return _hold(rebuilt, compute, tolerance)
+        return _hold(_Oracle(compute), rebuilt, tolerance)
+    rebuilt = rebuild(record, spec=spec, sites=sites)
+    return _hold(_Oracle(_prepare_model(rebuilt.spec, path), path), rebuilt, tolerance)
 
 
-def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Comparison | Pair:
+@dataclass(frozen=True)
+class _Oracle:
+    """What the oracle computes, and the path that it takes; a person's own module takes none."""
+
+    compute: Compute
+    path: Path | None = None
+
+
+def _hold(oracle: _Oracle, rebuilt: Rebuilt, tolerance: float | None) -> Comparison | Pair:
     """Run the oracle and compare the port's record with it."""
     port = rebuilt.port
-    truth = _run(rebuilt, compute, "float64")
+    truth = _run(oracle, rebuilt, "float64")
     unknown = [name for name in port.tensors if name not in truth.tensors]
     # Outputs and inputs have names of the user's own; a gradient of a weight that is not known is a finding.
     ignored = [name for name in unknown if not _is_weight_gradient(name)]
@@ -114,13 +124,13 @@ def _hold(rebuilt: Rebuilt, compute: Compute, tolerance: float | None) -> Compar
         check_evidence(read_truths(truth), weight_gradients)
         return compare_assumed(port, truth, tolerance=tolerance)
     runs = range(FLOAT32_RUNS if port.origin.dtype == "float32" else 0)
-    yardstick = [_run(_jitter(rebuilt, number), compute, "float32") for number in runs]
+    yardstick = [_run(oracle, _jitter(rebuilt, number), "float32") for number in runs]
     # What the record lacks is in the notes; no one asked to leave it out.
     numbers = range(1, FLOAT64_RUNS + 1)
     comparison = compare_closely(
         port,
         truth,
-        lambda: [_run(_jitter(rebuilt, number, "float64"), compute, "float64") for number in numbers],
+        lambda: [_run(oracle, _jitter(rebuilt, number, "float64"), "float64") for number in numbers],
         yardstick=yardstick,
         only=shared,
     )
@@ -132,17 +142,21 @@ def _is_weight_gradient(name: str) -> bool:
     return name.startswith("gradient/") and not name.startswith(others)
 
 
-def _run(rebuilt: Rebuilt, compute: Compute, dtype: str) -> Record:
+def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> Record:
+    batch = _cast(rebuilt.batch, dtype)
     with precise_jax():
-        tensors = compute(_cast(rebuilt.weights, dtype), _cast(rebuilt.batch, dtype))
-    return Record(rebuilt.spec, describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype), tensors)
+        tensors = oracle.compute(_cast(rebuilt.weights, dtype), batch)
+    path = oracle.path
+    flags = {} if path is None else describe_path(rebuilt.spec, batch, path=path, dtype=dtype)
+    origin = describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype, flags=flags)
+    return Record(rebuilt.spec, origin, tensors)
 
 
-def _prepare_model(spec: Spec) -> Compute:
+def _prepare_model(spec: Spec, path: Path) -> Compute:
     """The oracle's own model of a spec."""
     import jax
 
-    step, compiled = find_step(spec), compile_step(spec)
+    step, compiled = find_step(spec), compile_step(spec, path)
 
     def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
         return step.name_tensors(spec, jax.device_get(compiled(nest_leaves(weights), batch)))

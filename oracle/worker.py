@@ -72,9 +72,8 @@ def _name_kind(error: OracleError) -> str:
 def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["do"] == "run":
         case = read_case(request["case"])
-        options = {
-            name: request[name] for name in ("model", "mode", "dtype", "repeats", "jitter") if name in request
-        }
+        names = ("model", "mode", "dtype", "repeats", "jitter", "path")
+        options = {name: request[name] for name in names if name in request}
         if request["side"] == "tf":
             from oracle.run_tf import run_port as run
         else:

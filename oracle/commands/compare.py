@@ -22,6 +22,7 @@ SETTINGS = {
     "witness",
     "localise",
     "explain",
+    "plain",
     "processes",
     "output-format",
     "output",
@@ -43,6 +44,7 @@ def compare(
     witness: Literal["always", "on-finding", "never"] = "on-finding",
     localise: bool = True,
     explain: bool = True,
+    plain: bool = False,
     tolerance: float | None = None,
     processes: Literal[1, 2] = 2,
     output_format: OutputFormat = "text",
@@ -87,6 +89,10 @@ def compare(
         Find where a port that does not match leaves the oracle: layer, time step, row and unit.
     explain
         Find why a port that does not match is not the oracle: the cause, and what to do about it.
+    plain
+        Have the oracle compute as its formulas read, with the derivative left to JAX, instead of by its
+        fast path. The numbers are the same; big models take longer. A model of your own is computed so
+        anyway.
     tolerance
         Of two records: what they may differ by, as a part of a tensor's largest element.
     processes
@@ -107,7 +113,7 @@ def compare(
     from oracle.errors import UsageError
     from oracle.live_port import check_live
     from oracle.progress import show_progress
-    from oracle.runner import InProcess, LiveProcess, TwoProcesses
+    from oracle.runner import LiveProcess
     from oracle.user_code import is_target
 
     files = [Path(name) for name in models if name.endswith(".safetensors")]
@@ -135,7 +141,7 @@ def compare(
         if report is not None:
             raise UsageError("--report is of one mode; of --mode all there are text, JSON, JUnit and GitHub")
         request = Request(named, weights=weights, data=data, seed=seed, batch_size=batch_size)
-        ways = {"processes": processes, "verbose": verbose, "quiet": quiet}
+        ways = {"processes": processes, "plain": plain, "verbose": verbose, "quiet": quiet}
         tables = _check_every_mode(request, own, run_named=bool(named or not own), **ways)
         _deliver_modes(tables, output_format, output, quiet=quiet)
         return 0 if tables and all(table.matches for table in tables) else 1
@@ -146,7 +152,7 @@ def compare(
         if named or not own:
             chosen = Request(named, precision, mode, weights, data, seed, batch_size, witness)
             request = replace(chosen, localise=localise and shown, explain=explain and shown)
-            with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
+            with _choose_runner(processes, plain=plain, verbose=verbose) as runner:
                 comparisons += check(request, runner, on_done=on_done)
         live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
         live |= {"witness": witness, "localise": localise and shown, "explain": explain and shown}
@@ -160,17 +166,24 @@ def compare(
 
 
 def _check_every_mode(
-    request: Any, own: Sequence[str], *, run_named: bool, processes: int, verbose: bool, quiet: bool
+    request: Any,
+    own: Sequence[str],
+    *,
+    run_named: bool,
+    processes: int,
+    plain: bool,
+    verbose: bool,
+    quiet: bool,
 ) -> list[Any]:
     """Every port in every mode and precision."""
     from oracle.modes import check_live_modes, check_modes
     from oracle.progress import show_progress
-    from oracle.runner import InProcess, LiveProcess, TwoProcesses
+    from oracle.runner import LiveProcess
 
     tables: list[Any] = []
     with show_progress("comparing", quiet=quiet) as on_done:
         if run_named:
-            with InProcess() if processes == 1 else TwoProcesses(verbose=verbose) as runner:
+            with _choose_runner(processes, plain=plain, verbose=verbose) as runner:
                 tables += check_modes(request, runner, on_done=on_done)
         if own and processes == 1:
             tables += check_live_modes(own, seed=request.seed, on_done=on_done)
@@ -178,6 +191,14 @@ def _check_every_mode(
             with LiveProcess(verbose=verbose) as process:
                 tables += check_live_modes(own, seed=request.seed, record=process.record, on_done=on_done)
     return tables
+
+
+def _choose_runner(processes: int, *, plain: bool, verbose: bool) -> Any:
+    """What runs the two sides, in one process or two, the oracle by the path that was asked for."""
+    from oracle.runner import InProcess, TwoProcesses
+
+    path = "plain" if plain else "fast"
+    return InProcess(path=path) if processes == 1 else TwoProcesses(path=path, verbose=verbose)
 
 
 def _deliver_modes(

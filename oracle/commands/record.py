@@ -90,6 +90,7 @@ def verify(
     spec: Path | None = None,
     mapping: Path | None = None,
     module: str | None = None,
+    plain: bool = False,
     tolerance: float | None = None,
     output_format: OutputFormat = "text",
     output: Path | None = None,
@@ -113,6 +114,9 @@ def verify(
     module
         Your own loss in JAX instead, `loss(params, batch)`, as `my_flax:loss`, `my_flax.py:loss` or
         `my_flax:make_loss("lstm")`.
+    plain
+        Have the oracle compute as its formulas read, with the derivative left to JAX, instead of by its
+        fast path. The numbers are the same; big models take longer.
     tolerance
         Of a record in half or mixed precision, what to allow, as a part of a tensor's largest element.
         Of others it is measured.
@@ -137,12 +141,15 @@ def verify(
     check_output(report)
     if spec is not None and module is not None:
         raise UsageError("--spec and --module both say what the model is; give one")
+    if plain and module is not None:
+        raise UsageError("--plain is of the oracle's own model; your module is computed as it is written")
     found = verify_record(
         read_record(file),
         spec=None if spec is None else _read_spec(spec),
         sites=None if mapping is None else read_mapping(mapping),
         module=module,
         tolerance=tolerance,
+        path="plain" if plain else "fast",
     )
     if isinstance(found, Pair):
         if report is not None:

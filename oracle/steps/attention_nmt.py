@@ -10,7 +10,7 @@ import numpy as np
 from oracle.case import weight_shapes
 from oracle.spec import AttentionNMT
 from oracle.steps.leaves import name_gradients
-from oracle.steps.paths import Path, check_path
+from oracle.steps.paths import DEFAULT_PATH, Path, check_path
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def differentiate(
-    spec: AttentionNMT, *, path: Path = "plain", limit_bytes: int | None = None
+    spec: AttentionNMT, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     """A pure function of weights and batch that gives everything a record holds.
 

@@ -10,7 +10,7 @@ import numpy as np
 from oracle.case import weight_shapes
 from oracle.spec import EncoderDecoder
 from oracle.steps.leaves import name_gradients
-from oracle.steps.paths import Path, check_path
+from oracle.steps.paths import DEFAULT_PATH, Path, check_path
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def differentiate(
-    spec: EncoderDecoder, *, path: Path = "plain", limit_bytes: int | None = None
+    spec: EncoderDecoder, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     """A pure function of weights and batch that gives everything a record holds.
 
@@ -69,14 +69,21 @@ def differentiate(
 
 
 def choose_segments(
-    spec: EncoderDecoder, batch: Mapping[str, Any], *, limit_bytes: int | None = None
+    spec: EncoderDecoder, batch: Mapping[str, Any], *, itemsize: int, limit_bytes: int | None = None
 ) -> Rematerialisation:
-    """Whether the fast path computes segments again on a batch of these shapes and this dtype."""
+    """Whether the fast path computes segments again on a batch of these shapes.
+
+    Args:
+        spec: the model.
+        batch: arrays, whose shapes alone count.
+        itemsize: the bytes of a number.
+        limit_bytes: what may be kept; by default a share of the device's memory.
+    """
     from jax_models.fast.encoder_decoder import estimate
     from jax_models.fast.remat import choose_rematerialisation
 
     (rows, src_time, _), tgt_time = batch["source"].shape, batch["target"].shape[1] - 1
-    kept = estimate(rows, src_time, tgt_time, spec.encoder.units, itemsize=batch["source"].dtype.itemsize)
+    kept = estimate(rows, src_time, tgt_time, spec.encoder.units, itemsize=itemsize)
     return choose_rematerialisation(kept, max(src_time, tgt_time), limit_bytes=limit_bytes)
 
 
@@ -147,7 +154,9 @@ def _predict_fast(spec: EncoderDecoder, limit_bytes: int | None) -> Callable[...
             handoff=_find_handoff(spec),
             initial_state=initial_state,
             lengths=Lengths(lengths.get("source_length"), lengths.get("target_length")),
-            segment=choose_segments(spec, batch, limit_bytes=limit_bytes).segment,
+            segment=choose_segments(
+                spec, batch, itemsize=source.dtype.itemsize, limit_bytes=limit_bytes
+            ).segment,
         )
 
     return compute

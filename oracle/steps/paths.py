@@ -11,6 +11,9 @@ Path = Literal["fast", "plain"]
 
 PATHS = ("fast", "plain")
 
+DEFAULT_PATH: Path = "fast"
+"""The oracle's own, unless a person asks for the plain one."""
+
 
 def check_path(path: str) -> None:
     """Raise UsageError unless there is such a path."""

@@ -141,13 +141,13 @@ def test_vmap_over_rows_is_the_batch() -> None:
     np.testing.assert_allclose(by_row[1].c[:, 0], state.c, rtol=0, atol=1e-6)
 
 
-def test_compiled_and_plain_agree_and_float32_is_float32() -> None:
+def test_compiled_and_op_by_op_agree_and_float32_is_float32() -> None:
     case = small_case("explicit_state/full")
-    compiled, plain = (run_oracle(case, model="m", mode=mode) for mode in ("jit", "plain"))
+    compiled, eager = (run_oracle(case, model="m", mode=mode) for mode in ("jit", "eager"))
     single = run_oracle(jitter_case(case, 1), model="m", dtype="float32")
     for name, tensor in compiled.tensors.items():
         scale = np.abs(tensor).max()
-        assert np.abs(tensor - plain.tensors[name]).max() <= 1e-14 * scale, name
+        assert np.abs(tensor - eager.tensors[name]).max() <= 1e-14 * scale, name
         assert tensor.dtype == np.float64
         assert single.tensors[name].dtype == np.float32
         assert np.abs(single.tensors[name] - tensor).max() <= 1e-4 * scale, name

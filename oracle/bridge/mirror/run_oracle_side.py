@@ -49,7 +49,7 @@ def run_oracle_side(
 
     with precise_jax():
         differentiate = jax.value_and_grad(loss_of, has_aux=True)
-        modes = {"jit": jax.jit(differentiate), "plain": differentiate}
+        modes = {"jit": jax.jit(differentiate), "eager": differentiate}
         return tuple(_record(port, run, modes, dtype, number) for number in jitters)
 
 
@@ -68,7 +68,7 @@ def _record(
         except jax.errors.JAXTypeError:
             # A reference that looks at values runs op by op.
             modes.pop("jit", None)
-            mode = "plain"
+            mode = "eager"
             computed = modes[mode](params, floats)
     except OracleError:
         raise

@@ -92,8 +92,8 @@ def test_what_is_computed_again_is_chosen_by_the_shapes() -> None:
         "target": np.zeros((4, 50, 3), np.float32),
     }
     kept = 11 * (100 + 49) * 4 * 4 * 4
-    assert encoder_decoder.choose_segments(SPEC, batch, limit_bytes=kept).segment is None
-    assert encoder_decoder.choose_segments(SPEC, batch, limit_bytes=kept - 1).segment == 10
+    assert encoder_decoder.choose_segments(SPEC, batch, itemsize=4, limit_bytes=kept).segment is None
+    assert encoder_decoder.choose_segments(SPEC, batch, itemsize=4, limit_bytes=kept - 1).segment == 10
     tokens = {"source": np.zeros((4, 100), np.int32), "target": np.zeros((4, 50), np.int32)}
     chosen = attention_nmt.choose_segments(TRANSLATOR, tokens, itemsize=8, limit_bytes=0)
     assert chosen.segment == 10

@@ -265,7 +265,7 @@ class TestWithTensorFlow:
 
         comparison = compare_live(lambda: self.port(tf, reference=reference))
         assert comparison.matches
-        assert comparison.oracle.mode == "plain"
+        assert comparison.oracle.mode == "eager"
 
     def test_loss_without_a_reference(self, tf):
         def build():
