@@ -33,7 +33,9 @@ def explain_port(case: Case, *, port: Record, oracle: Record) -> Explanation:
     return explain_record(port, oracle, Evaluator(case.spec, weights, batch), weights=weights, batch=batch)
 
 
-def localise_port(case: Case, *, port: Record, trace: Record | None) -> Localisation:
+def localise_port(
+    case: Case, *, port: Record, trace: Record | None, truth: Record | None = None
+) -> Localisation:
     """Where a port leaves the oracle.
 
     Args:
@@ -41,12 +43,15 @@ def localise_port(case: Case, *, port: Record, trace: Record | None) -> Localisa
         port: the port's record, in float64.
         trace: what the port computes step by step, run eagerly; None if it cannot be. It counts only if the
             port computes the same in it as in its record.
+        truth: what the oracle computes step by step (`oracle.run_jax.trace_oracle`), in float64; by default
+            it is computed.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
     """
     import_jax()
-    truth = trace_oracle(case, model=port.origin.model)
+    if truth is None:
+        truth = trace_oracle(case, model=port.origin.model)
     if trace is None or not _agree(port, trace):
         return localise(port, truth, case=case)
     weights, batch = cast_case(case, "float64")
@@ -59,7 +64,9 @@ def localise_port(case: Case, *, port: Record, trace: Record | None) -> Localisa
 
 
 def _agree(port: Record, trace: Record) -> bool:
-    """Whether the tensors that both have are the same but for roundings."""
+    """Whether both ran, or both raised, and the tensors that both have are the same but for roundings."""
+    if (port.failure is None) != (trace.failure is None):
+        return False
     for name in port.tensors.keys() & trace.tensors.keys():
         first, second = port.tensors[name], trace.tensors[name]
         if first is None or second is None:
@@ -68,7 +75,9 @@ def _agree(port: Record, trace: Record) -> bool:
         elif first.shape != second.shape:
             return False
         else:
-            apart = np.where(first == second, 0.0, first - second)
-            if not largest(apart) <= FLOAT64_BOUND * largest(first):
+            # What is no number in both is the same.
+            differs = (first != second) & ~(np.isnan(first) & np.isnan(second))
+            apart = largest(first[differs] - second[differs])
+            if not apart <= FLOAT64_BOUND * largest(first[np.isfinite(first)]):
                 return False
     return True

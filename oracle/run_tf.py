@@ -149,7 +149,7 @@ def trace_built(
     named: dict[str, np.ndarray | None] = {}
     variables, failure = {}, None
     try:
-        port, sites = _load_port(SimpleNamespace(build=build), variant, case, weights, tensors, **options)
+        port, sites = load_port(SimpleNamespace(build=build), variant, case, weights, tensors, **options)
         with Taps(_find_layers(sites, port)) as taps:
             step = _call_port(port.step, tensors)
         values, adjoints = taps.collect()
@@ -223,7 +223,7 @@ def decode_port(
     module = importlib.import_module(f"tf_models.{choice.model.name}")
     weights, batch = cast_case(case, "float64")
     tensors = {name: tf.constant(array) for name, array in batch.items()}
-    port, _ = _load_port(
+    port, _ = load_port(
         module, choice.variant.name, case, weights, tensors, eager=chosen_mode == "eager", dtype=tf.float64
     )
     greedy, beams = port.greedy_decode, port.beam_search_decode
@@ -259,7 +259,7 @@ def hear_port(case: Case, *, port: Record, oracle: Record, seed: int = 0) -> Hea
     module = importlib.import_module(f"tf_models.{choice.model.name}")
     weights, batch = cast_case(case, "float64")
     tensors = {name: tf.constant(array) for name, array in batch.items()}
-    live, sites = _load_port(
+    live, sites = load_port(
         module, choice.variant.name, case, weights, tensors, eager=False, dtype=tf.float64
     )
     by_name = live.variables_by_name()
@@ -311,7 +311,7 @@ def _run_in_function(
     tf = import_tensorflow()
     tensors = {name: tf.constant(array) for name, array in batch.items()}
     options: dict[str, Any] = {"eager": mode == "eager", "dtype": dtype, "unrolled": mode == UNROLLED}
-    port, sites = _load_port(module, variant, case, weights, tensors, **options)
+    port, sites = load_port(module, variant, case, weights, tensors, **options)
     step = port.step if mode == "eager" else tf.function(port.step)
     if mode == "xla":
         step = tf.function(port.step, jit_compile=True)
@@ -319,7 +319,7 @@ def _run_in_function(
     return [_name_tensors(sites, run) for run in computed], _gradient_variables(sites)
 
 
-def _load_port(
+def load_port(
     module: Any,
     variant: str,
     case: Case,
@@ -330,7 +330,24 @@ def _load_port(
     dtype: Any,
     unrolled: bool = False,
 ) -> tuple[Port, tuple[Site, ...]]:
-    """Make a port with the weights, for all modes but v1. Its sites are given too."""
+    """Make a port with the weights, for all modes but v1.
+
+    Args:
+        module: what has `build(spec, variant=..., dtype=...)`, as those of `tf_models`.
+        variant: what `build` is given.
+        case: the spec.
+        weights: leaves by path, of the dtype.
+        tensors: the batch's, for the step in which the port makes its variables.
+        eager: whether that step is run, or only traced.
+        dtype: TensorFlow's, or a policy of Keras'.
+        unrolled: whether every step of a loop has operations of its own.
+
+    Returns:
+        The port, and its sites.
+
+    Raises:
+        BridgeError: if the port's variables are not the spec's.
+    """
     tf = import_tensorflow()
     form = {"unrolled": True} if unrolled else {}
     port = _call_port(module.build, case.spec, variant=variant, dtype=dtype, **form)

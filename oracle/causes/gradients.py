@@ -51,8 +51,8 @@ def cut_handoff(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator
 @cause(
     "C603",
     title="the gradient is stopped at the attention's memory",
-    sentence="no gradient passes from the attention to the encoder's outputs: the memory is set up outside "
-    "the tape, or stopped",
+    sentence="no gradient passes from the attention to {setting}: the memory is set up "
+    "outside the tape, or stopped",
     remedy="Call `mechanism.setup_memory(encoded, ...)` inside the tape, anew for each batch; a memory that "
     "is given to the constructor is that of the first one.",
     applies=is_translator,
@@ -62,9 +62,13 @@ def cut_handoff(knobs: Knobs, oracle: Tensors, situation: Situation) -> Iterator
 def cut_memory(knobs: Knobs, spec: ModelSpec, batch: Tensors) -> Iterator[Setting]:
     """At the memory, or at the keys made of it, whose layer is then out of reach, too."""
     cut = turn_passes(knobs, "memory")
-    yield Setting("", cut)
+    yield Setting("the encoder's outputs", cut)
     name = "gradient/decoder/attention_mechanism/memory_layer/kernel"
-    yield Setting("", cut, after=lambda tensors: {**tensors, name: np.zeros_like(tensors[name])})
+    yield Setting(
+        "the encoder's outputs or the memory layer",
+        cut,
+        after=lambda tensors: {**tensors, name: np.zeros_like(tensors[name])},
+    )
 
 
 @cause(

@@ -81,14 +81,14 @@ class LivePort:
     """
 
     def __init__(self, prepared: Prepared) -> None:
-        from oracle.run_tf import _load_port
+        from oracle.run_tf import load_port
 
         tf = import_tensorflow()
         (choice,) = zoo.choose(prepared.subject.port)
         weights, batch = cast_case(prepared.case, "float64")
         tensors = {name: tf.constant(array) for name, array in batch.items()}
         module = sys.modules[f"tf_models.{choice.model.name}"]
-        port, _ = _load_port(
+        port, _ = load_port(
             module, choice.variant.name, prepared.case, weights, tensors, eager=False, dtype=tf.float64
         )
         self._variables: Mapping[str, Any] = port.variables_by_name()

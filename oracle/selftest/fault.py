@@ -83,8 +83,10 @@ class Fault:
         edits: what is changed in the module's source.
         causes: the codes, each of which describes it; none if nothing in the catalogue does. Of a fault
             that is two at a time (`together`), both.
-        places: the layers, by the paths of their leaves, at which it may be said to begin; a part of a path
-            does for all that lies under it.
+        places: where it may be said to begin: layers by the paths of their leaves, seams, tensors, or the
+            names of `oracle.selftest.places`; a part of a path does for all that lies under it. There are
+            several where several are true: mostly a tensor that is the first to be wrong, and the seam that
+            made it.
         addition: source that is put before the module's first class: a cell, a mechanism, a function.
         backward: whether the forward pass is the oracle's, so that only gradients differ.
         hides_in_float32: why float32 cannot see it; empty if it should.

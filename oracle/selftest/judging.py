@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import msgspec
 
 from oracle.selftest.fault import Fault, edit_source
+from oracle.selftest.places import find_places
 from oracle.selftest.results import FaultResult
+from oracle.selftest.subjects import find_subject
 
 PRECISION = "precision"
 """What stands among the expected causes of a rounding; it is also the explanation's kind."""
@@ -40,9 +42,16 @@ def is_named(fault: Fault, kind: str | None, codes: Sequence[str]) -> bool:
     return len(codes) == 1 and codes[0] in fault.causes
 
 
-def is_located(fault: Fault, located: Sequence[str]) -> bool:
-    """Whether one of the places that were named is where the fault is."""
-    return any(_lies(place, expected) for place in located for expected in fault.places)
+def is_located(fault: Fault, subject: str, located: Sequence[str]) -> bool:
+    """Whether one of the places that were named is where the fault is.
+
+    Args:
+        fault: the fault.
+        subject: in what it is seeded, by name.
+        located: layers, seams and tensors.
+    """
+    places = find_places(fault.places, find_subject(subject).spec)
+    return any(_lies(place, expected) for place in located for expected in places)
 
 
 def judge_anew(result: FaultResult, fault: Fault) -> FaultResult:
@@ -56,7 +65,7 @@ def judge_anew(result: FaultResult, fault: Fault) -> FaultResult:
         number=fault.number,
         hides_in_float32=fault.hides_in_float32,
         cause_right=is_named(fault, result.kind, result.codes) if asked else None,
-        place_right=is_located(fault, result.located) if asked else None,
+        place_right=is_located(fault, result.subject, result.located) if asked else None,
     )
 
 
@@ -64,12 +73,10 @@ def _lies(place: str, expected: str) -> bool:
     """Whether a layer or a tensor is what is expected, or lies under it.
 
     Without a run step by step, which a v1 graph has not, the nearest that can be said of a cell is the output
-    of its loop, and of a state handed over the state.
+    of its loop.
     """
     bare = place.removeprefix("gradient/").removeprefix("step/")
     scope = bare.removeprefix("output/")
     if scope != bare and expected in (scope, f"{scope}/cell"):
-        return True
-    if expected == "handoff" and bare.startswith("state/encoder"):
         return True
     return any(path == expected or path.startswith(f"{expected}/") for path in (place, bare))

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from oracle.case import Case, cast_case, jitter_case
+from oracle.case import Case, jitter_case
 from oracle.compare import Comparison, compare_closely, compare_records
 from oracle.errors import OracleError
 from oracle.explanation import Explanation
@@ -148,20 +148,15 @@ def explain(prepared: Prepared, port: Record) -> Explanation:
 
 def find_place(fault: Fault, prepared: Prepared, port: Record) -> Localisation:
     """Where the port's record leaves the oracle's, from a run step by step where there can be one."""
-    from oracle.localise import localise
+    from oracle.insight import localise_port
     from oracle.run_tf import trace_port
-    from oracle.steps.layers import check_layers
 
-    case, model, name = prepared.case, prepared.subject.port, prepared.name
     trace = None
     if prepared.subject.mode == EAGER:
         with seed_fault(fault):
-            trace = trace_port(case, model=model)
-    if trace is None or trace.failure is not None:
-        return localise(port, prepared.truth, case=case)
-    weights, batch = cast_case(case, "float64")
-    checks = check_layers(case.spec, weights, batch, trace.tensors)
-    return localise(trace, trace_truth(name, prepared.seed), case=case, checks=checks)
+            trace = trace_port(prepared.case, model=prepared.subject.port)
+    truth = trace_truth(prepared.name, prepared.seed)
+    return localise_port(prepared.case, port=port, trace=trace, truth=truth)
 
 
 def list_places(fault: Fault, localisation: Localisation) -> tuple[str, ...]:

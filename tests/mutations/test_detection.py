@@ -88,6 +88,7 @@ SAMPLE = [
     ("source-length-short", "loop-lengths"),
     ("feeding-missing", "luong"),
     ("padding-counted", "luong"),
+    ("gradient-of-nan", "pair"),
 ]
 
 

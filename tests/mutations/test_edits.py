@@ -6,9 +6,11 @@ import collections
 
 import pytest
 
+from oracle.bridge.sites import find_sites
 from oracle.errors import OracleError, UsageError
 from oracle.selftest.fault import FAMILIES, PORTS, Edit, Fault, FaultError, edit_source
 from oracle.selftest.faults import FAULTS, choose_faults, find_fault
+from oracle.selftest.places import find_places
 from oracle.selftest.subjects import SUBJECTS, draw_subject, find_subject
 from oracle.spec import AttentionNMT, encode
 
@@ -37,6 +39,23 @@ def test_a_fault_is_seeded_in_ports_of_its_module(fault: Fault) -> None:
     for name in fault.subjects:
         assert find_subject(name).port.partition("/")[0] == fault.module
     assert fault.places
+
+
+SEAMS = {"handoff", "memory", "feeding", "loss"}
+TENSORS = {"state/encoder", "output/encoder", "output/decoder", "output/prediction", "batch/target"}
+EMBEDDED = {"embedded/source", "embedded/target"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=IDS)
+def test_a_place_is_one_that_the_model_has_and_no_half_of_it(fault: Fault) -> None:
+    for name in fault.subjects:
+        spec = find_subject(name).spec
+        sites = [site.path for site in find_sites(spec, "keras")]
+        layers = {*sites, *(path.partition("/forward/")[0] for path in sites)}
+        for place in find_places(fault.places, spec):
+            bare = place.removeprefix("gradient/")
+            named = bare in SEAMS | TENSORS | EMBEDDED
+            assert named or any(f"{bare}/".startswith(f"{layer}/") for layer in layers), place
 
 
 def test_two_faults_are_not_one_edit() -> None:

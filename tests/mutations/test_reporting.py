@@ -14,6 +14,7 @@ from oracle.selftest.faults import find_fault
 from oracle.selftest.goals import count, has_cause, has_place, list_shortfalls, meets_goals
 from oracle.selftest.judging import digest_fault, is_located, is_named, judge_anew
 from oracle.selftest.page import render_page
+from oracle.selftest.places import find_places
 from oracle.selftest.results import (
     Baseline,
     CorrectResult,
@@ -23,6 +24,7 @@ from oracle.selftest.results import (
     write_results,
 )
 from oracle.selftest.run import list_requests, resume_run
+from oracle.selftest.subjects import find_subject
 
 SEEN = FaultResult(
     fault="state-exchanged",
@@ -42,7 +44,7 @@ SEEN = FaultResult(
     codes=("C102",),
     said="h and c are exchanged",
     cause_right=True,
-    located=("decoder/cell",),
+    located=("decoder/cell", "step/decoder/cell/state_c"),
     place_right=True,
     baselines=tuple(Baseline(check, False) for check in CHECKS[:3]) + (Baseline(CHECKS[3], None, "no"),),
 )
@@ -180,15 +182,35 @@ def test_when_a_cause_is_right(name: str, kind: str, codes: tuple[str, ...], rig
 
 def test_when_a_place_is_right() -> None:
     fault = find_fault("state-exchanged")
-    assert is_located(fault, ("decoder/cell", "step/decoder/cell/state_c"))
-    assert is_located(fault, ("loss", "handoff"))
-    assert not is_located(fault, ("encoder/cell", "loss"))
-    assert not is_located(fault, ())
+    assert is_located(fault, "pair", ("decoder/cell", "step/decoder/cell/state_c"))
+    assert is_located(fault, "pair", ("loss", "handoff"))
+    assert not is_located(fault, "pair", ("decoder/cell", "step/decoder/cell/c"))
+    assert not is_located(fault, "pair", ("encoder/cell", "loss"))
+    assert not is_located(fault, "pair", ())
     loop = find_fault("loop-relu")
-    assert is_located(loop, ("output/decoder",))
-    assert not is_located(loop, ("output/encoder",))
-    lost = find_fault("state-stopped")
-    assert is_located(lost, ("gradient/state/encoder/c",))
+    assert is_located(loop, "loop", ("output/decoder",))
+    assert not is_located(loop, "loop", ("output/encoder",))
+    lost = find_fault("loop-state-stopped")
+    assert is_located(lost, "loop", ("gradient/state/encoder/c",))
+    changed = find_fault("accumulated-twice")
+    assert is_located(changed, "pair", ("projection", "gradient/projection/kernel"))
+    assert not is_located(changed, "pair", ("projection", "gradient/step/projection/output"))
+
+
+def test_a_place_may_depend_on_the_model() -> None:
+    joined, stopped = find_fault("backward-outputs-not-reversed"), find_fault("memory-stopped")
+    assert is_located(joined, "luong", ("memory",))
+    assert not is_located(joined, "bahdanau-gru-2", ("memory",))
+    assert is_located(joined, "bahdanau-gru-2", ("step/encoder/layers_1/backward/cell/input",))
+    adjoint = "gradient/step/encoder/layers_0/backward/cell/h"
+    assert is_located(stopped, "luong", (adjoint,))
+    assert not is_located(stopped, "bahdanau-gru-2", (adjoint,))
+    fed = find_fault("feeding-stopped")
+    alignments = "gradient/step/decoder/attention_mechanism/alignments"
+    assert is_located(fed, "luong-monotonic", (alignments,))
+    assert not is_located(fed, "luong", (alignments,))
+    assert is_located(fed, "luong", ("gradient/step/decoder/attention_layer/output",))
+    assert find_places(("handoff", "loss"), find_subject("pair").spec) == ("handoff", "loss")
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

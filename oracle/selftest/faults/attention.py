@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oracle.selftest.fault import Edit, Family, Fault
+from oracle.selftest.places import ATTENTION, MEMORY, TOP
 from oracle.selftest.snippets import BAHDANAU_SCORE, LUONG_SCORE, mechanism
 
 SETUP = "self.attention_mechanism.setup_memory(memory, memory_sequence_length=source_length)"
@@ -10,8 +11,10 @@ WRAPPER = "stack, self.attention_mechanism, attention_layer=self.attention_layer
 MAKE = "return mechanism(attention.units, **{scaled: attention.scaled}, dtype=dtype)"
 SEEDED_MAKE = MAKE.replace("mechanism(", "seed_mechanism(mechanism)(")
 CELLS = "self.cells = [cell(2 * spec.units, dtype=dtype) for _ in range(spec.layers)]"
-MEMORY = ("decoder/attention_mechanism", "memory")
 ALL = ("luong", "bahdanau-gru-2", "luong-monotonic", "bahdanau-monotonic-2")
+READS = ("decoder/output_layer/input", "feeding")
+"""What reads the attention: the output layer, and at the next step the cell. Whatever is done to the
+attention behind its layer is wrong in both, and the layer's own output is right."""
 
 
 def _setup(
@@ -27,7 +30,8 @@ def _setup(
     edit = Edit(
         SETUP, f"self.attention_mechanism.setup_memory({memory}, memory_sequence_length={lengths})", 0
     )
-    places = ("encoder", "memory", "decoder/attention_mechanism") if backward else MEMORY
+    # Backward the seam, and the adjoint of the encoder's outputs; the mechanism's own is the oracle's.
+    places = ("memory", TOP) if backward else MEMORY
     return Fault(name, family, "attention_nmt", subjects, (edit,), causes, places, backward=backward)
 
 
@@ -95,11 +99,12 @@ FAULTS = (
                 "            decoded = self.decoder(\n",
             ),
         ),
-        ("C603", "C631"),
-        ("encoder", "memory", "decoder/attention_mechanism"),
+        # One cause: the keys, which the mechanism's layer makes of the memory, are made outside as well, so
+        # that the layer's kernel has no gradient, either. To C603 that belongs; it is no second fault.
+        ("C603",),
+        # The adjoints of keys and memory are the first that there are none of; the encoder's come after.
+        ("decoder/attention_mechanism",),
         backward=True,
-        # The mechanism's own layer over the memory is outside, too.
-        together=True,
     ),
     Fault(
         "memory-stale",
@@ -108,6 +113,8 @@ FAULTS = (
         ("luong", "bahdanau-gru-2"),
         (Edit(SETUP, f"if not self.attention_mechanism.memory_initialized:\n            {SETUP}", 0),),
         (),
+        # Its memory is that of the step in which the variables are made, at random: no two runs of the port
+        # agree, so that its record alone can be judged, which has no memory. That is a shortfall.
         MEMORY,
     ),
     _score("scale-ignored", LUONG_SCORE.format(scale="None"), "C403", subjects=("luong",)),
@@ -152,13 +159,15 @@ FAULTS = (
         "feeding-missing",
         _FEED.format("tf.zeros_like(attention)"),
         "C406",
-        places=("feeding", "decoder/cells_0"),
+        # The seam, and what the cell is given by it.
+        places=("feeding", "decoder/cells_0/input"),
     ),
     _wrap(
         "feeding-stopped",
         _FEED.format("tf.stop_gradient(attention)"),
         "C604",
-        places=("feeding", "decoder", "encoder"),
+        # The seam, and the adjoint of the attention, of which a part is missing.
+        places=("feeding", ATTENTION),
         family="seams",
         backward=True,
     ),
@@ -166,13 +175,13 @@ FAULTS = (
         "output-of-cell",
         "output_attention=False",
         "C407",
-        places=("decoder/output_layer", "decoder/attention_layer", "output/logits"),
+        places=("decoder/output_layer/input",),
         subjects=("luong-even", "luong-gru", "luong-monotonic"),
     ),
     _wrap(
         "attention-layer-tanh",
         "attention_fn=seeded_attention",
-        places=("decoder/attention_layer", "decoder/output_layer"),
+        places=READS,
         family="uncatalogued",
         subjects=("luong", "bahdanau"),
         addition='''
@@ -188,7 +197,7 @@ def seeded_attention(mechanism, output, state, layer):
         "attention-layer-missing",
         "attention_fn=seeded_attention",
         family="uncatalogued",
-        places=("decoder/attention_layer", "decoder/output_layer"),
+        places=READS,
         subjects=("luong-even",),
         addition='''
 def seeded_attention(mechanism, output, state, layer):
@@ -246,7 +255,13 @@ def watch_cell(cell):
         ("luong", "bahdanau-gru-2"),
         (Edit('self.encoder(embedded["source"], source_length)', _STOP_EMBEDDED),),
         ("C605",),
-        ("encoder/embedding", "embedded/source", "encoder"),
+        # The vectors' adjoint, by either name, and what reads them.
+        (
+            "encoder/embedding",
+            "embedded/source",
+            "encoder/layers_0/forward/cell/input",
+            "encoder/layers_0/backward/cell/input",
+        ),
         backward=True,
     ),
     Fault(
@@ -261,7 +276,8 @@ def watch_cell(cell):
             ),
         ),
         ("C605",),
-        ("decoder/embedding", "embedded/target", "decoder"),
+        # As of the source.
+        ("decoder/embedding", "embedded/target", "decoder/cells_0/input"),
         backward=True,
     ),
 )

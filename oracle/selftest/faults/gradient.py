@@ -7,8 +7,27 @@ from oracle.selftest.fault import Edit, Fault
 PAIR_STEP = "{name: dense_gradient(gradient) for name, gradient in by_variable.items()},"
 NMT_STEP = "return Step(forward, loss, of_others, of_variables)"
 LOOP_STEP = "dict(zip(variables, dense, strict=False)),"
-GRADIENT = ("projection", "decoder/output_layer", "decoder/cell/weights", "encoder/cell")
-"""The first gradient of a weight that the backward pass gives, and those of cells."""
+PLACES = {
+    "explicit_state": (
+        "gradient/projection",
+        "projection/weights",
+        "decoder/cell/weights",
+        "encoder/cell/weights",
+    ),
+    "attention_nmt": ("gradient/decoder/output_layer", "decoder/output_layer/weights"),
+    "dynamic_rnn": ("gradient/projection",),
+}
+"""Of what changes every weight's gradient: the first that the backward pass gives, and, since each is made of
+right adjoints, the account of each layer's weights. The adjoints are no place: they are right."""
+
+_CELLS = ("encoder/cell", "decoder/cell")
+SOME = {
+    "exchanged-between-cells": tuple(
+        place for cell in _CELLS for place in (f"gradient/{cell}/recurrent_kernel", f"{cell}/weights")
+    ),
+    "laid-out-in-another-order": ("gradient/encoder/cell/kernel", "encoder/cell/weights"),
+}
+"""Of what changes some gradients alone."""
 
 _EACH = "for name, gradient in gradients.items()"
 CHANGES = {
@@ -16,12 +35,11 @@ CHANGES = {
     "clipped-global-norm": (
         "dict(zip(gradients, tf.clip_by_global_norm(list(gradients.values()), 0.05)[0]))",
         "C613",
-        "C616",
     ),
     "clipped-value": (f"{{name: tf.clip_by_value(gradient, -0.01, 0.01) {_EACH}}}", "C614"),
-    "averaged-over-replicas": (f"{{name: gradient / 4.0 {_EACH}}}", "C612", "C616"),
-    "accumulated-twice": (f"{{name: gradient + gradient {_EACH}}}", "C611", "C616"),
-    "sign-exchanged": (f"{{name: -gradient {_EACH}}}", "C617", "C616"),
+    "averaged-over-replicas": (f"{{name: gradient / 4.0 {_EACH}}}", "C612"),
+    "accumulated-twice": (f"{{name: gradient + gradient {_EACH}}}", "C611"),
+    "sign-exchanged": (f"{{name: -gradient {_EACH}}}", "C617"),
     "weight-decay-added": (
         f"{{name: gradient + 1e-2 * tf.cast(weights[name], gradient.dtype) {_EACH}}}",
         "C621",
@@ -68,7 +86,7 @@ def change_gradients(gradients, weights):
         subjects,
         (Edit(old, new),),
         causes,
-        GRADIENT,
+        SOME.get(name, PLACES[module]),
         addition=addition,
         backward=True,
     )

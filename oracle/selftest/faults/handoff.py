@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oracle.selftest.fault import Edit, Fault
+from oracle.selftest.places import TOP
 
 PAIRS = ("pair", "pair-wide")
 PAIR_CALL = "decoded, final_state = self.decoder(given, initial_state=state)"
@@ -11,7 +12,12 @@ LOOP_STATE = "initial_state=encoder_state,"
 START = '"initial_state": self.start(states)'
 JOINED = "states.append([tf.concat(pair, axis=-1) for pair in zip(ahead, behind, strict=True)])"
 
-_DECODER = ("decoder", "handoff", "state/encoder")
+GIVEN = ("handoff", "decoder/cell/state_h", "decoder/cell/state_c")
+"""Forward: the seam, and the first state of the decoder, in which one sees it. Cells and states before are
+right."""
+
+CUT = ("handoff", "encoder/cell/h", "encoder/cell/c", "state/encoder")
+"""Backward: the seam, and the adjoint of the encoder's last state, which a record also has by itself."""
 
 
 def _pair(
@@ -19,31 +25,43 @@ def _pair(
 ) -> Fault:
     """The decoder of `explicit_state` called with another state."""
     edit = Edit(PAIR_CALL, f"decoded, final_state = self.decoder(given, initial_state={state})")
-    places = ("encoder", "handoff", "state/encoder") if backward else _DECODER
+    places = CUT if backward else GIVEN
     return Fault(name, "handoff", "explicit_state", subjects, (edit,), causes, places, backward=backward)
 
 
 def _loop(name: str, state: str, *causes: str, backward: bool = False) -> Fault:
     """The decoder of `dynamic_rnn` called with another state."""
     edit = Edit(LOOP_STATE, f"initial_state={state},")
-    places = ("encoder", "handoff", "state/encoder") if backward else _DECODER
+    # A v1 graph has no steps: forward the decoder's outputs are the first to be wrong.
+    places = ("state/encoder",) if backward else ("output/decoder",)
     subjects = ("loop", "loop-lengths")
     return Fault(name, "handoff", "dynamic_rnn", subjects, (edit,), causes, places, backward=backward)
 
 
 def _translator(
-    name: str, states: str, *causes: str, subjects: tuple[str, ...], backward: bool = False
+    name: str,
+    states: str,
+    *causes: str,
+    subjects: tuple[str, ...],
+    cell: str = "decoder/cells_0",
+    backward: bool = False,
 ) -> Fault:
-    """The decoder of `attention_nmt` called with other states."""
+    """The decoder of `attention_nmt` called with other states, that of `cell` the first that is wrong."""
     edit = Edit(START, f'"initial_state": self.start({states})')
-    places = ("encoder", "handoff", "state/encoder") if backward else _DECODER
+    # Backward the adjoint of the top layer's last state is the first.
+    places = ("handoff", TOP, "state/encoder") if backward else _name_states(cell)
     return Fault(name, "handoff", "attention_nmt", subjects, (edit,), causes, places, backward=backward)
+
+
+def _name_states(cell: str) -> tuple[str, ...]:
+    return ("handoff", f"{cell}/state_h", f"{cell}/state_c")
 
 
 def _joined(name: str, pair: str, *causes: str) -> Fault:
     """The final states of the two directions joined in another way."""
     joined = f"states.append([{pair} for pair in zip(ahead, behind, strict=True)])"
-    places = (*_DECODER, "encoder")
+    # The encoder's directions are right, and the states that it gives are not.
+    places = (*_name_states("decoder/cells_0"), "state/encoder")
     subjects = ("luong", "bahdanau-gru-2")
     return Fault(name, "handoff", "attention_nmt", subjects, (Edit(JOINED, joined),), causes, places)
 
@@ -85,7 +103,7 @@ FAULTS = (
         ("pair",),
         (Edit(ENCODER_CALL, f"with tape.stop_recording():\n                {ENCODER_CALL}"),),
         ("C601",),
-        ("encoder", "handoff", "state/encoder"),
+        CUT,
         backward=True,
     ),
     _first("given-state-not-passed", "None", "C121"),
@@ -110,10 +128,16 @@ FAULTS = (
         subjects=("luong", "bahdanau-gru-2"),
     ),
     _translator("states-exchanged", _SWAPPED, "C102", subjects=("luong", "bahdanau-monotonic-2")),
-    _translator("states-bottom-alone", _BOTTOM, "C107", subjects=_STACKED),
+    _translator("states-bottom-alone", _BOTTOM, "C107", subjects=_STACKED, cell="decoder/cells_1"),
     _translator("states-top-alone", _TOP, "C107", subjects=_STACKED),
     _translator("states-top-everywhere", "states[-1:] * len(states)", "C106", subjects=_STACKED),
-    _translator("states-bottom-everywhere", "states[:1] * len(states)", "C106", subjects=_STACKED),
+    _translator(
+        "states-bottom-everywhere",
+        "states[:1] * len(states)",
+        "C106",
+        subjects=_STACKED,
+        cell="decoder/cells_1",
+    ),
     _translator("states-layers-exchanged", "states[::-1]", "C108", subjects=_STACKED),
     _translator(
         "states-stopped",

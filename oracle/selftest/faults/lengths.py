@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from oracle.selftest.fault import Edit, Fault
+from oracle.selftest.places import MEMORY
 
 SOURCE = 'sequence_length=batch.get("source_length"),'
 TARGET = 'sequence_length=batch.get("target_length"),'
@@ -25,11 +26,10 @@ def _encoder(name: str, mask: str, cause: str) -> Fault:
     return Fault(name, "lengths", "attention_nmt", ("luong", "bahdanau-gru-2"), edits, (cause,), places)
 
 
-def _memory(name: str, options: str, cause: str, *, subjects: tuple[str, ...] = ALL) -> Fault:
+def _memory(name: str, options: str, cause: str, *places: str) -> Fault:
     """The lengths of the attention's memory."""
     edits = (Edit(SETUP, f"self.attention_mechanism.setup_memory(memory{options})", 0),)
-    places = ("decoder/attention_mechanism", "memory")
-    return Fault(name, "attention", "attention_nmt", subjects, edits, (cause,), places)
+    return Fault(name, "attention", "attention_nmt", ALL, edits, (cause,), places)
 
 
 FAULTS = (
@@ -59,8 +59,12 @@ FAULTS = (
         "tf.sequence_mask(tf.maximum(source_length - 1, 1), embedded.shape[1])",
         "C302",
     ),
-    _memory("memory-mask-missing", "", "C401"),
-    _memory("memory-mask-short", ", memory_sequence_length=tf.maximum(source_length - 1, 1)", "C402"),
+    # The encoder's outputs are zero past the ends, so that the memory is right without the mask, too.
+    _memory("memory-mask-missing", "", "C401", "decoder/attention_mechanism/alignments"),
+    # The mask sets steps of the memory itself to zero.
+    _memory(
+        "memory-mask-short", ", memory_sequence_length=tf.maximum(source_length - 1, 1)", "C402", *MEMORY
+    ),
     Fault(
         "impute-finished",
         "lengths",
@@ -74,7 +78,8 @@ FAULTS = (
             ),
         ),
         ("C321",),
-        ("decoder",),
+        # The step after a row's end is fed what stays, and starts from it.
+        ("decoder/cells_0", "feeding"),
     ),
     Fault(
         "decoder-length-short",
@@ -83,6 +88,7 @@ FAULTS = (
         ("luong", "bahdanau-gru-2"),
         (Edit(STEPS, '"sequence_length": target_length - 1}', 0),),
         (),
-        ("decoder",),
+        # The step that is missing.
+        ("decoder/cells_0",),
     ),
 )

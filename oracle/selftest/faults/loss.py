@@ -111,7 +111,7 @@ FAULTS = (
         ("pair", "pair-wide"),
         (Edit(GIVEN, "tf.nest.map_structure(self.cast, (targets[1:], initial_state))"),),
         ("C511",),
-        ("decoder/cell", "decoder"),
+        ("decoder/cell/input",),
     ),
     _loop(
         "loop-padding-left-out",
@@ -120,7 +120,7 @@ FAULTS = (
         "C501",
     ),
     _loop("loop-mask-mean", f"tf.reduce_mean({_MASK} * tf.square(outputs - target[:, 1:]))", "C501"),
-    _translator("padding-counted", "return tf.reduce_mean(entropy)", "C501", "C502"),
+    _translator("padding-counted", "return tf.reduce_mean(entropy)", "C501"),
     _translator(
         "loss-over-all-steps",
         "return tf.reduce_mean(entropy * mask)",
@@ -174,7 +174,7 @@ FAULTS = (
         ("luong", "bahdanau-gru-2"),
         (Edit(NMT_GIVEN, 'self.decoder.embed(batch["target"][:, 1:])'),),
         ("C511",),
-        ("decoder/cells_0", "decoder/embedding", "embedded/target", "decoder"),
+        ("decoder/embedding",),
     ),
     Fault(
         "loss-regularised",

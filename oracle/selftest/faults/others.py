@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from oracle.selftest.fault import Edit, Family, Fault
-from oracle.selftest.faults.handoff import PAIR_CALL
+from oracle.selftest.faults.handoff import GIVEN, PAIR_CALL
 from oracle.selftest.faults.loss import PAIR_LOSS
 from oracle.selftest.faults.precision import CELL, OUTPUTS, SEEDED
 from oracle.selftest.snippets import lstm_cell
@@ -45,8 +45,12 @@ FAULTS = (
         "time-truncated",
         CELL,
         SEEDED,
-        "decoder",
-        "encoder",
+        # The adjoint of a step's state, what a step takes over from the one before, and the first from the
+        # encoder.
+        "decoder/cell/h",
+        "decoder/cell/c",
+        "decoder/cell/state",
+        "handoff",
         addition=lstm_cell(given=_STOPPED),
         occurrence=1,
         backward=True,
@@ -57,7 +61,9 @@ FAULTS = (
         "encoder-time-truncated",
         CELL,
         SEEDED,
-        "encoder",
+        "encoder/cell/h",
+        "encoder/cell/c",
+        "encoder/cell/state",
         addition=lstm_cell(given=_STOPPED),
         occurrence=0,
         backward=True,
@@ -68,7 +74,8 @@ FAULTS = (
         "kernel-without-gradient",
         CELL,
         SEEDED,
-        "encoder/cell",
+        "gradient/encoder/cell/kernel",
+        "encoder/cell/weights",
         addition=lstm_cell(kernel="tf.stop_gradient(self.kernel)"),
         occurrence=0,
         backward=True,
@@ -85,7 +92,8 @@ FAULTS = (
             Edit(PAIR_LOSS, f"0.5 * {PAIR_LOSS}"),
         ),
         ("C102", "C502"),
-        ("decoder", "handoff", "loss"),
+        # The first of the two; what goes into the loss is wrong already.
+        GIVEN,
         together=True,
     ),
     Fault(
@@ -98,7 +106,8 @@ FAULTS = (
             Edit(CELL, SEEDED, 0),
         ),
         ("C101", "C202"),
-        ("encoder/cell", "decoder/cell"),
+        # The first of the two; the state that would be handed over is wrong already.
+        ("encoder/cell",),
         addition=lstm_cell(forget="f + 1.0"),
         together=True,
     ),
@@ -122,7 +131,7 @@ FAULTS = (
         "projection-tanh",
         OUTPUTS,
         OUTPUTS.replace("self.projection(decoded)", "tf.tanh(self.projection(decoded))"),
-        "projection",
+        # Behind the layer, whose own output is right.
         "output/prediction",
     ),
     _other(
@@ -138,9 +147,11 @@ FAULTS = (
         "repeated-tokens-counted-once",
         "{name: dense_gradient(gradient) for name, gradient in part.items()} for part in gradients",
         "{name: last_of_each(gradient) for name, gradient in part.items()} for part in gradients",
-        "encoder/embedding",
-        "decoder/embedding",
-        "gradient",
+        # Both tables, each of right adjoints.
+        "gradient/encoder/embedding",
+        "encoder/embedding/weights",
+        "gradient/decoder/embedding",
+        "decoder/embedding/weights",
         module="attention_nmt",
         subjects=("luong", "bahdanau-gru-2"),
         backward=True,
@@ -165,15 +176,17 @@ def last_of_each(gradient):
         "output-shape-exchanged",
         "return outputs.rnn_output, state",
         "return tf.reshape(tf.transpose(outputs.rnn_output, [1, 0, 2]), tf.shape(outputs.rnn_output)), state",
-        "decoder",
+        # The cell is right; what the decoder gives, and what reads it, are not.
+        "output/decoder",
         "projection/input",
     ),
     _other(
         "gradient-of-nan",
         PAIR_LOSS,
         f"{PAIR_LOSS} + tf.reduce_sum(tf.where(outputs > 1e9, tf.math.log(0.0 * outputs), 0.0 * outputs))",
+        # The adjoint that the loss gives.
         "loss",
-        "projection",
+        "projection/output",
         backward=True,
     ),
     _other(

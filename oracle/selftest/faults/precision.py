@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from oracle.selftest.fault import Edit, Fault
-from oracle.selftest.faults.handoff import ENCODER_CALL, PAIR_CALL
+from oracle.selftest.faults.handoff import ENCODER_CALL, GIVEN, PAIR_CALL
 from oracle.selftest.snippets import lstm_cell
 
 OUTPUTS = "outputs = decoded if self.projection is None else self.projection(decoded)"
@@ -25,9 +25,7 @@ def _round(name: str, dtype: str, where: str) -> Fault:
         "outputs": (Edit(OUTPUTS, OUTPUTS.replace("(decoded)", "(through(decoded))")),),
         "state": (Edit(PAIR_CALL, PAIR_CALL.replace("=state", "=[through(part) for part in state]")),),
     }[where]
-    places = {"encoder": ("encoder/cell",), "outputs": ("projection",), "state": ("decoder", "handoff")}[
-        where
-    ]
+    places = {"encoder": ("encoder/cell/input",), "outputs": ("projection/input",), "state": GIVEN}[where]
     addition = f'''
 def through(tensor):
     """A tensor as it comes out of a layer that computes in another dtype."""
@@ -47,7 +45,7 @@ def through(tensor):
     )
 
 
-def _dropped(name: str, mask: str) -> Fault:
+def _dropped(name: str, mask: str, cause: str) -> Fault:
     """Dropout left on, over the decoder's outputs."""
     edit = Edit(DECODED, f"{DECODED}\n        kept = outputs.rnn_output\n        kept = {mask}")
     back = Edit("        return outputs.rnn_output, state\n", "        return kept, state\n")
@@ -57,8 +55,9 @@ def _dropped(name: str, mask: str) -> Fault:
         "explicit_state",
         ("pair", "pair-wide"),
         (edit, back),
-        ("C701", "C702"),
-        ("decoder", "projection/input"),
+        (cause,),
+        # The cell is right; what the decoder gives, and what reads it, are not.
+        ("output/decoder", "projection/input"),
     )
 
 
@@ -85,6 +84,6 @@ FAULTS = (
     _round("outputs-in-float32", "float32", "outputs"),
     _round("state-in-float32", "float32", "state"),
     _round("state-in-float16", "float16", "state"),
-    _dropped("dropout-left-on", _MASK.format("")),
-    _dropped("dropout-mask-shared", _MASK.format(", noise_shape=[1, *kept.shape[1:]]")),
+    _dropped("dropout-left-on", _MASK.format(""), "C701"),
+    _dropped("dropout-mask-shared", _MASK.format(", noise_shape=[1, *kept.shape[1:]]"), "C702"),
 )

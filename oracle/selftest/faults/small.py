@@ -5,7 +5,7 @@ from __future__ import annotations
 from oracle.selftest.fault import Edit, Fault
 from oracle.selftest.faults.cells import PAIR_ENCODER
 from oracle.selftest.faults.gradient import NMT_STEP, PAIR_STEP
-from oracle.selftest.faults.handoff import PAIR_CALL
+from oracle.selftest.faults.handoff import GIVEN, PAIR_CALL
 from oracle.selftest.faults.lengths import MASK, SETUP, SOURCE
 from oracle.selftest.faults.loss import NMT_LOSS
 from oracle.selftest.snippets import lstm_cell
@@ -44,7 +44,7 @@ def _of_gradient(name: str, leaf: str, place: str, size: float, subjects: tuple[
     else:
         module, old = "explicit_state", PAIR_STEP
         new = f'nudge_one({PAIR_STEP[:-1]}, "{leaf}", {place}, {size}),'
-    layer = leaf.rpartition("/")[0]
+    layer = leaf.rpartition("/")[0].replace("/layers/0/forward_layer", "/layers_0/forward")
     return Fault(
         name,
         "small",
@@ -52,7 +52,8 @@ def _of_gradient(name: str, leaf: str, place: str, size: float, subjects: tuple[
         subjects,
         (Edit(old, new),),
         (),
-        (layer, f"gradient/{layer}", layer.replace("/layers/0/forward_layer", "/layers_0/forward")),
+        # The gradient itself, and the account of it: it is no sum over right adjoints.
+        (f"gradient/{layer}", f"{layer}/weights"),
         addition=NUDGE,
         backward=True,
         hides_in_float32=_hides(size / 100 if ", " in place else size),
@@ -178,8 +179,9 @@ FAULTS = (
         "attention_nmt",
         ("luong", "bahdanau-gru-2"),
         (Edit(SETUP, SETUP.replace("=source_length", f"={_one_row('source_length')}"), 0),),
-        "decoder/attention_mechanism",
+        # A shorter row is so in the memory; a longer one, in the alignments alone.
         "memory",
+        "decoder/attention_mechanism",
     ),
     _forward(
         "state-of-one-row-lost",
@@ -193,7 +195,6 @@ FAULTS = (
                 ),
             ),
         ),
-        "decoder",
-        "handoff",
+        *GIVEN,
     ),
 )

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from oracle.selftest.fault import Edit, Fault
 from oracle.selftest.faults.lengths import SETUP
+from oracle.selftest.places import JOINED, MEMORY
 from oracle.selftest.snippets import by_hand
 
-JOINED = ("encoder/layers_0", "encoder/layers_1/forward/cell/input", "memory", "output/encoder")
-"""Where the joined outputs of the first layer are first read, and what gives them."""
+BACKWARD = "encoder/layers_0/backward/cell"
+CUT = (
+    "encoder/layers_0/forward/cell/h",
+    "encoder/layers_0/backward/cell/h",
+    "encoder/layers_1/forward/cell/input",
+    "encoder/layers_1/backward/cell/input",
+)
+"""Where no gradient comes back from the upper layer: the adjoints of the lower one, and what reads it."""
 LAYER_CALL = "outputs, *parts = layer(outputs, mask=mask)"
 RETURN = "        return outputs, states\n"
 EMBEDDED = 'memory, states = self.encoder(embedded["source"], source_length)'
@@ -24,10 +31,9 @@ _REPEATING = "layer.forward_layer.zero_output_for_mask = layer.backward_layer.ze
 _REVERSED = "tf.concat([ahead_outputs, behind_outputs], -1)"
 
 
-def _run(name: str, code: str, *causes: str, places: tuple[str, ...] = ()) -> Fault:
+def _run(name: str, code: str, *causes: str, places: tuple[str, ...]) -> Fault:
     """The line that runs a layer."""
-    edits, where = (Edit(LAYER_CALL, code),), (*places, *JOINED)
-    return Fault(name, "encoder", "attention_nmt", BOTH, edits, causes, where)
+    return Fault(name, "encoder", "attention_nmt", BOTH, (Edit(LAYER_CALL, code),), causes, places)
 
 
 def _memory(name: str, keep: str) -> Fault:
@@ -42,7 +48,7 @@ def _memory(name: str, keep: str) -> Fault:
             Edit(SETUP, SETUP.replace("(memory,", "(Kept.outputs,"), 0),
         ),
         ("C411",),
-        ("memory", "decoder/attention_mechanism"),
+        MEMORY,
         addition='''
 class Kept:
     """What the decoder is to attend to."""
@@ -53,17 +59,40 @@ class Kept:
 
 
 FAULTS = (
-    _run("backward-outputs-not-reversed", by_hand(joined=_REVERSED), "C311"),
-    _run("backward-reads-forward", _FORWARD_TWICE.format(by_hand(joined=_REVERSED)), "C311"),
-    _run("backward-reads-forward-joined-reversed", _FORWARD_TWICE.format(by_hand()), "C311"),
-    _run("backward-reads-padding", by_hand(behind="outputs"), "C301", "C312"),
+    # The cells are right, and their outputs are joined wrongly.
+    _run("backward-outputs-not-reversed", by_hand(joined=_REVERSED), "C311", places=(JOINED,)),
+    _run(
+        "backward-reads-forward",
+        _FORWARD_TWICE.format(by_hand(joined=_REVERSED)),
+        "C311",
+        places=(BACKWARD,),
+    ),
+    _run(
+        "backward-reads-forward-joined-reversed", _FORWARD_TWICE.format(by_hand()), "C311", places=(BACKWARD,)
+    ),
+    # No mask is at once a length that is ignored and a reversal of the padding.
+    _run("backward-reads-padding", by_hand(behind="outputs"), "C301", "C312", places=(BACKWARD,)),
     _run(
         "outputs-repeat-past-end",
         f"{_REPEATING}\n            {LAYER_CALL}",
         "C305",
+        # What reads the outputs leaves out what is past the end.
         places=("output/encoder",),
     ),
-    _run("forward-reads-padding", by_hand(ahead="outputs"), "C301", places=("handoff",)),
+    # The cell runs past the end, where its state is handed over and its outputs are not zero.
+    _run(
+        "forward-reads-padding",
+        by_hand(ahead="outputs"),
+        "C301",
+        places=(
+            "encoder/layers_0/forward/cell",
+            "handoff",
+            "decoder/cells_0/state_h",
+            "decoder/cells_0/state_c",
+            "state/encoder",
+            "output/encoder",
+        ),
+    ),
     Fault(
         "source-reversed",
         "encoder",
@@ -99,7 +128,7 @@ FAULTS = (
             ),
         ),
         (),
-        ("encoder", "memory", "decoder/attention_mechanism"),
+        (JOINED,),
     ),
     _memory("memory-of-bottom-layer", "Kept.outputs = outputs if not states else Kept.outputs"),
     _memory("memory-of-all-layers", "Kept.outputs = outputs if not states else Kept.outputs + outputs"),
@@ -113,7 +142,8 @@ FAULTS = (
             Edit(RETURN, "        return first, states\n"),
         ),
         ("C411",),
-        ("memory", "encoder", "output/encoder", "decoder/attention_mechanism"),
+        # What the encoder gives, and what is made of it.
+        (*MEMORY, "output/encoder"),
     ),
     Fault(
         "output-of-bottom-cell",
@@ -122,7 +152,8 @@ FAULTS = (
         TWO,
         (Edit(STACK, "SeededStack(list(self.cells), dtype=dtype)"),),
         ("C412",),
-        ("decoder",),
+        # Both read the output of the stack, whose cells are right.
+        ("decoder/attention_mechanism/query", "decoder/attention_layer/input"),
         addition='''
 class SeededStack(tf.keras.layers.StackedRNNCells):
     """A stack that gives the output of its first cell."""
@@ -140,7 +171,7 @@ class SeededStack(tf.keras.layers.StackedRNNCells):
         TWO,
         (Edit(LAYER_CALL, "outputs, *parts = layer(tf.stop_gradient(outputs), mask=mask)"),),
         ("C605", "C606"),
-        ("encoder",),
+        CUT,
         backward=True,
         together=True,
     ),
@@ -156,7 +187,7 @@ class SeededStack(tf.keras.layers.StackedRNNCells):
             ),
         ),
         ("C606",),
-        ("encoder",),
+        CUT,
         backward=True,
     ),
 )
