@@ -83,9 +83,13 @@ class Workers:
 
 
 def pin_environment(threads: int) -> dict[str, str]:
-    """The environment of a worker: every library that has a say of its own gets the same threads."""
+    """The environment of a worker: every library that has a say of its own gets the same threads.
+
+    A first call compiles: what JAX kept of other runs would hide what that takes.
+    """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    return {**os.environ, **dict.fromkeys(names, str(threads)), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **settings}
 
 
 class _Worker:

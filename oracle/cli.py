@@ -29,6 +29,7 @@ from oracle.commands.selftest import selftest
 from oracle.commands.train import train
 from oracle.commands.trajectory import trajectory
 from oracle.commands.weights import convert, inspect
+from oracle.compilation_cache import keep_programs
 from oracle.errors import OracleError
 from oracle.settings import find_pyproject, read_settings
 
@@ -74,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # As Ctrl-C does, so that the two processes and their files go too.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
+    keep_programs()
     sys.exit(run(arguments))
 
 

@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 
 from oracle import zoo
+from oracle.compilation_cache import keep_programs
 from oracle.errors import MissingPackageError
 from oracle.frameworks import import_jax, import_tensorflow, import_tfa, installed_version
 
@@ -94,9 +95,12 @@ def _examine_jax() -> _Side:
     except MissingPackageError as error:
         return _Side([], str(error))
     devices = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
+    folder = keep_programs(dict(os.environ))
     return _Side(
         [
             f"jax devices: {devices}",
+            f"jax keeps compiled programs in: {folder or 'nothing'} (set ORACLE_CACHE_DIR to another "
+            "place, or to nothing)",
             f"jax default: x64 {'on' if jax.config.jax_enable_x64 else 'off'}, matmul precision "
             f"{jax.config.jax_default_matmul_precision or 'default'} (float64 and highest while the "
             "oracle runs)",

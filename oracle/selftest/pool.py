@@ -105,7 +105,8 @@ def _start(running: list[Any]) -> Iterator[Any]:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "XLA_FLAGS": flags},
+            # Each of the thousands of programs is of one subject: nobody will need it again.
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_ENABLE_COMPILATION_CACHE": "false"},
         )
         running.append(process)
         assert process.stdin is not None
