@@ -74,10 +74,9 @@ def prepare_bridge(name: str, port: str) -> Prepared:
 def trained_case(port: str, rows: int) -> Case:
     """A case of a port's trained weights and of its data."""
     from oracle.check import CaseMaker, Request
-    from oracle.runner import InProcess
 
     (choice,) = zoo.choose(port)
-    return CaseMaker(Request((port,), batch_size=rows), InProcess()).make(choice.variant)
+    return CaseMaker(Request((port,), batch_size=rows)).make(choice.variant)
 
 
 def _build(case: Case) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 
 from oracle import zoo
 from oracle.batch import series_batch, text_batch
-from oracle.bridge.checkpoints import Checkpoint
+from oracle.bridge.checkpoints import Checkpoint, read_checkpoint
 from oracle.bridge.mapping import read_weights
 from oracle.bridge.sites import find_sites
 from oracle.case import Case, Dtype, check_seed, choose_dtypes, jitter_case, random_weights
@@ -80,7 +80,7 @@ def check(
         OracleError: if the request cannot be carried out.
     """
     chosen = choose_ports(request)
-    cases = CaseMaker(request, runner)
+    cases = CaseMaker(request)
     oracles: dict[int, _Oracle] = {}
     ports: list[tuple[Choice, Case, str, Future[Record]]] = []
     for choice, mode in chosen:
@@ -143,10 +143,10 @@ def choose_ports(request: Request) -> list[tuple[Choice, str]]:
 class CaseMaker:
     """Cases made on demand: ports of one spec, with the same weights and data, share one."""
 
-    def __init__(self, request: Request, runner: Runner) -> None:
+    def __init__(self, request: Request) -> None:
         self._request = request
         self._made: dict[tuple[Spec, Path, Data], Case] = {}
-        self._read_checkpoint = functools.cache(runner.read_checkpoint)
+        self._read_checkpoint = functools.cache(read_checkpoint)
         self._read_series = functools.cache(read_series)
 
     def make(self, variant: Variant) -> Case:
@@ -156,7 +156,7 @@ class CaseMaker:
             batch, data_from = self._make_batch(variant)
             seed = self._request.seed
             weights, weights_from = load_weights(
-                variant, weights=self._request.weights, seed=seed, read_checkpoint=self._read_checkpoint
+                variant, weights=self._request.weights, seed=seed, read=self._read_checkpoint
             )
             self._made[key] = Case(variant.spec, seed, weights, batch, weights_from, data_from)
         return self._made[key]
@@ -174,7 +174,11 @@ class CaseMaker:
 
 
 def load_weights(
-    variant: Variant, *, weights: str | None, seed: int, read_checkpoint: Callable[[str], Checkpoint]
+    variant: Variant,
+    *,
+    weights: str | None,
+    seed: int,
+    read: Callable[[str], Checkpoint] = read_checkpoint,
 ) -> tuple[dict[str, np.ndarray], str]:
     """The leaves of a port in float32, and where they are from.
 
@@ -182,7 +186,7 @@ def load_weights(
         variant: the port.
         weights: the prefix of a checkpoint, or `random`; None for the port's trained ones.
         seed: of random weights.
-        read_checkpoint: what reads a checkpoint.
+        read: what reads a checkpoint.
 
     Raises:
         BridgeError: if the checkpoint cannot be read, or does not fit the port.
@@ -192,7 +196,7 @@ def load_weights(
         raise UsageError("the path of the weights is empty; maybe a variable that was meant is not set")
     if weights == RANDOM_WEIGHTS:
         return random_weights(spec, seed), f"random, seed {seed}"
-    checkpoint = read_checkpoint(str(variant.weights) if weights is None else weights)
+    checkpoint = read(str(variant.weights) if weights is None else weights)
     sites = find_sites(spec, checkpoint.convention)
     leaves = read_weights(sites, checkpoint.variables, where=checkpoint.path)
     origin = variant.weights.name if weights is None else checkpoint.path

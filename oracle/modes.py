@@ -100,7 +100,7 @@ def check_modes(
     Raises:
         OracleError: as `oracle.check.check`.
     """
-    cases = CaseMaker(request, runner)
+    cases = CaseMaker(request)
     for choice, _ in choose_ports(replace(request, mode=None)):
         case = cases.make(choice.variant)
         started = {

@@ -45,7 +45,7 @@ def record_target(
         raise UsageError(f"{target!r} has several ports, and a record is of one; choose from {names}")
     ((choice, chosen_mode),) = chosen
     with InProcess() as runner:
-        case = CaseMaker(request, runner).make(choice.variant)
+        case = CaseMaker(request).make(choice.variant)
         record = runner.run("tf", case, model=choice.name, mode=chosen_mode, dtype=dtype).result()
     return replace(record, weights=case.weights, batch=case.batch)
 

@@ -19,7 +19,6 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
-from oracle.bridge.checkpoints import Checkpoint, read_checkpoint, read_variables
 from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.errors import WorkerError
@@ -87,10 +86,6 @@ class Runner(Protocol):
 
     def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
         """Have the oracle's side find why a port is not it. The future raises what the side raised."""
-        ...
-
-    def read_checkpoint(self, path: str) -> Checkpoint:
-        """Read a TensorFlow checkpoint."""
         ...
 
 
@@ -177,10 +172,6 @@ class InProcess:
         from oracle.insight import explain_port
 
         return _do_now(lambda: explain_port(case, port=port, oracle=oracle))
-
-    def read_checkpoint(self, path: str) -> Checkpoint:
-        """Read a TensorFlow checkpoint here."""
-        return read_checkpoint(path)
 
 
 def _do_now(function: Callable[[], T]) -> Future[T]:
@@ -285,12 +276,6 @@ class TwoProcesses:
         return self._workers["jax"].submit(
             request, lambda: msgspec.msgpack.decode(path.read_bytes(), type=kind)
         )
-
-    def read_checkpoint(self, path: str) -> Checkpoint:
-        """Have the TensorFlow side read a checkpoint."""
-        variables = self._new_path("variables")
-        request = {"do": "read", "path": path, "variables": str(variables)}
-        return self._workers["tf"].submit(request, lambda: read_variables(variables)).result()
 
     def _new_path(self, kind: str) -> Path:
         return Path(self._folder.name) / f"{next(self._numbers)}-{kind}.safetensors"

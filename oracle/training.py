@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from oracle.batch import series_batch, text_batch
-from oracle.bridge.checkpoints import read_checkpoint
 from oracle.bridge.mapping import write_weights
 from oracle.bridge.sites import Convention, find_sites
 from oracle.case import Case, cast_case, check_seed
@@ -110,12 +109,7 @@ def find_convention(choice: Choice) -> Convention:
 def make_cases(training: Training) -> list[Case]:
     """One case a step: the same weights, and a batch of its own. All batches are of one shape."""
     variant = training.choice.variant
-    weights, weights_from = load_weights(
-        variant,
-        weights=training.weights,
-        seed=training.seed,
-        read_checkpoint=functools.cache(read_checkpoint),
-    )
+    weights, weights_from = load_weights(variant, weights=training.weights, seed=training.seed)
     batches, data_from = _draw_batches(training)
     first = Case(variant.spec, training.seed, weights, batches[0], weights_from, data_from)
     return [replace(first, batch=batch, seed=training.seed + number) for number, batch in enumerate(batches)]

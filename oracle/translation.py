@@ -118,9 +118,7 @@ def translate(request: TranslationRequest, runner: Runner) -> Translations:
         beam_width=request.beam_width,
         length_penalty_weight=request.length_penalty_weight,
     )
-    weights, weights_from = load_weights(
-        choice.variant, weights=request.weights, seed=request.seed, read_checkpoint=runner.read_checkpoint
-    )
+    weights, weights_from = load_weights(choice.variant, weights=request.weights, seed=request.seed)
     batch = encode_batch(pairs, vocabularies)
     case = Case(spec, request.seed, weights, batch, weights_from, data_from)
     by_port, by_oracle = (

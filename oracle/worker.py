@@ -134,11 +134,6 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         findings = diagnose_live(request["target"], seed=request["seed"])
         Path(request["findings"]).write_bytes(msgspec.json.encode(findings))
         return {}
-    if request["do"] == "read":
-        from oracle.bridge.checkpoints import read_checkpoint, write_variables
-
-        write_variables(read_checkpoint(request["path"]), request["variables"])
-        return {}
     raise ValueError(f"no such request: {request}")
 
 

@@ -16,7 +16,6 @@ from oracle.bridge.formats.reading import find_format, find_latest, read_weight_
 from oracle.bridge.formats.weight_file import WeightFile
 from oracle.bridge.sites import Convention
 from oracle.errors import BridgeError
-from oracle.storage import read_arrays, write_arrays
 
 PATTERN_CHARACTERS = "*?["
 """What a checkpoint's path must not contain, since TensorFlow looks for its files by a pattern."""
@@ -64,26 +63,6 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{prefix}: not a whole checkpoint ({reason}); copy all of its files again "
             "(.index and every .data-...)"
         ) from error
-
-
-def write_variables(checkpoint: Checkpoint, path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint's variables to a safetensors file, for a process without TensorFlow.
-
-    Raises:
-        RecordError: if the place cannot be written.
-    """
-    header = {"path": checkpoint.path, "convention": checkpoint.convention}
-    write_arrays(path, checkpoint.variables, kind="variables", format=1, header=header)
-
-
-def read_variables(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read what `write_variables` wrote. There are no slots and no counters in it.
-
-    Raises:
-        RecordError: if the file is absent or damaged.
-    """
-    header, arrays = read_arrays(path, kind="variables", format=1)
-    return Checkpoint(header["path"], header["convention"], arrays, {}, {})
 
 
 def _find_prefix(path: Path) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oracle import zoo
-from oracle.bridge.checkpoints import read_checkpoint, read_variables, write_variables
+from oracle.bridge.checkpoints import read_checkpoint
 from oracle.bridge.mapping import read_weights, write_weights
 from oracle.bridge.sites import find_sites
 from oracle.case import weight_shapes
@@ -92,15 +92,6 @@ def test_weights_go_to_the_oracle_and_back_bit_for_bit(trained: dict[str, Path],
     for name, array in back.items():
         assert np.array_equal(array, checkpoint.variables[name]), name
         assert array.dtype == np.float32
-
-
-def test_variables_survive_a_file(trained: dict[str, Path], tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(trained["dynamic_rnn"])
-    write_variables(checkpoint, tmp_path / "variables.safetensors")
-    read = read_variables(tmp_path / "variables.safetensors")
-    assert (read.path, read.convention) == (checkpoint.path, "tf1")
-    for name, array in checkpoint.variables.items():
-        assert np.array_equal(read.variables[name], array)
 
 
 def test_the_trained_weights_that_ship_are_those_of_the_default_models() -> None:

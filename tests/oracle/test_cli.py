@@ -221,9 +221,14 @@ def test_workers_import_nothing_from_the_folder_they_are_called_in(tmp_path: Pat
     (tmp_path / "oracle.py").write_text("raise SystemExit('shadowed')\n")
     from oracle.errors import OracleError
     from oracle.runner import TwoProcesses
+    from tests.oracle.cases import small_case
 
-    with TwoProcesses() as runner, pytest.raises(OracleError, match="no checkpoint there|not installed"):
-        runner.read_checkpoint("none.ckpt")
+    case = small_case("explicit_state/full")
+    options = {"model": "explicit_state/full", "mode": "none", "dtype": "float64"}
+    with TwoProcesses() as runner:
+        for side in ("tf", "jax"):
+            with pytest.raises(OracleError, match="mode 'none'|not installed"):
+                runner.run(side, case, **options).result()
 
 
 def test_a_defect_of_ours_is_exit_code_3(
