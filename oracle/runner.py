@@ -6,13 +6,9 @@ files left out.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self, TypeVar
@@ -21,7 +17,6 @@ import msgspec
 
 from oracle.case import Case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
-from oracle.errors import WorkerError
 from oracle.explanation import Explanation
 from oracle.hearing import read_hearing
 from oracle.judgement import Hearing, WitnessWhen
@@ -32,12 +27,9 @@ from oracle.record import Record, read_record, write_record
 from oracle.steps.paths import DEFAULT_PATH
 from oracle.steps.paths import Path as OraclePath
 from oracle.tolerance import FLOAT64_RUNS
-from oracle.worker import raise_reply
+from oracle.worker_process import WorkerProcess
 
 Side = Literal["tf", "jax"]
-
-Work = Literal["tf", "jax", "live"]
-"""What a worker process is for: one of the sides, or live ports, with both frameworks."""
 
 T = TypeVar("T")
 
@@ -194,13 +186,13 @@ class TwoProcesses:
 
     def __init__(self, *, path: OraclePath = DEFAULT_PATH, verbose: bool = False) -> None:
         self._path, self._verbose = path, verbose
-        self._workers: dict[Side, _Worker] = {}
+        self._workers: dict[Side, WorkerProcess] = {}
         self._numbers = count()
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="gradient-oracle-")
         for side in ("tf", "jax"):
-            self._workers[side] = _Worker(side, Path(self._folder.name), verbose=self._verbose)
+            self._workers[side] = WorkerProcess(side, Path(self._folder.name), verbose=self._verbose)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -294,7 +286,7 @@ class LiveProcess:
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="gradient-oracle-")
-        self._worker = _Worker("live", Path(self._folder.name), verbose=self._verbose)
+        self._worker = WorkerProcess("live", Path(self._folder.name), verbose=self._verbose)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -327,62 +319,3 @@ class LiveProcess:
         request |= {"dtype": dtype, "mode": mode, "seed": seed, "witness": witness}
         request |= {"localise": localise, "explain": explain}
         return self._worker.submit(request, lambda: read_records(folder)).result()
-
-
-class _Worker:
-    """A worker process, and a thread that talks to it in order."""
-
-    def __init__(self, work: Work, folder: Path, *, verbose: bool) -> None:
-        self._work = work
-        self._log = folder / f"{work}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                # -P: no module of the folder that we are called in.
-                [sys.executable, "-P", "-m", "oracle.worker", work],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=None if verbose else log,
-                text=True,
-            )
-        self._thread = ThreadPoolExecutor(max_workers=1)
-
-    def submit(self, request: dict[str, Any], read: Any) -> Future[Any]:
-        return self._thread.submit(self._ask, request, read)
-
-    def _ask(self, request: dict[str, Any], read: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise WorkerError(self._describe_end())
-        answer = json.loads(line)
-        if "error" in answer:
-            raise_reply(answer)
-        return read()
-
-    def _describe_end(self) -> str:
-        code = self._process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = "; signal 9 is mostly a lack of memory: try a smaller --batch-size" if code == -9 else ""
-        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        said = f"; the last it said: {last[0].strip()}" if last else ""
-        return f"the {self._work} process {how}{hint}{said}; run with -v to see all of its output"
-
-    def close(self, *, kill: bool) -> None:
-        assert self._process.stdin is not None
-        if kill:
-            self._process.kill()
-        # A worker that ended before it read all it was sent: whoever asked has been told.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()

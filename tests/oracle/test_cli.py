@@ -328,12 +328,12 @@ def test_junit_is_xml_and_a_killed_side_is_an_error(
     # A side that dies, as by the kernel for want of memory.
     import oracle.runner
 
-    class Killed(oracle.runner._Worker):
+    class Killed(oracle.runner.WorkerProcess):
         def __init__(self, side: str, folder: Path, *, verbose: bool) -> None:
             super().__init__(side, folder, verbose=verbose)
             if side == "tf":
                 self._process.kill()
 
-    monkeypatch.setattr(oracle.runner, "_Worker", Killed)
+    monkeypatch.setattr(oracle.runner, "WorkerProcess", Killed)
     assert run(["compare", "--weights", "random"]) == 2
     assert "the tf process was ended by signal 9" in capsys.readouterr().err
