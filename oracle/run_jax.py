@@ -17,6 +17,7 @@ from oracle.errors import UsageError
 from oracle.frameworks import import_jax, installed_version, precise_jax
 from oracle.hearing import gather_point, split_point
 from oracle.judgement import Hearing, choose_directions, hear
+from oracle.mesh import DataMesh, describe_mesh, limit_kept, run_step
 from oracle.record import Origin, Record
 from oracle.spec import AttentionNMT, Spec
 from oracle.steps import attention_nmt, encoder_decoder
@@ -37,6 +38,7 @@ def run_oracle(
     dtype: Literal["float64", "float32"] = "float64",
     jitter: int = 0,
     path: Path = DEFAULT_PATH,
+    mesh: DataMesh | None = None,
 ) -> Record:
     """Compute the outputs, the loss and every gradient of the spec's model with Flax.
 
@@ -49,26 +51,32 @@ def run_oracle(
         jitter: 0 for the case itself; every other number moves each of the case's numbers to a neighbouring
             one of the dtype, for what roundings alone do to the results.
         path: which of the two ways of computing the same numbers.
+        mesh: over which devices the batch is spread; by default none.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
-        UsageError: if there is no such mode, or no such path.
+        UsageError: if there is no such mode, or no such path, or the batch cannot be spread so.
+        CaseError: if another process of the mesh was given another case.
     """
     if mode is None:
         mode = "jit"
     if mode not in MODES:
         raise UsageError(f"the oracle cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
-    jax = import_jax()
+    if mesh is not None and mode == "eager":
+        raise UsageError(f"the oracle runs over a mesh compiled, not eagerly; leave out {mesh}")
+    import_jax()
     with precise_jax():
         step = find_step(case.spec)
         is_compiled = mode == "jit"
-        compute = compile_step(case.spec, path) if is_compiled else step.differentiate(case.spec, path=path)
+        compute = (
+            compile_step(case.spec, path, mesh) if is_compiled else step.differentiate(case.spec, path=path)
+        )
         weights, batch = cast_case(case, dtype)
         if jitter:
             weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
-        computed = compute(*jax.device_put((nest_leaves(weights), batch)))
-        tensors = step.name_tensors(case.spec, jax.device_get(computed))
-    flags = describe_path(case.spec, batch, path=path, dtype=dtype)
+        computed = run_step(compute, nest_leaves(weights), batch, mesh=mesh)
+        tensors = step.name_tensors(case.spec, computed)
+        flags = describe_path(case.spec, batch, path=path, dtype=dtype, mesh=mesh)
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
 
 
@@ -140,12 +148,15 @@ def describe_oracle(port: Origin, *, mode: str, dtype: str, flags: Mapping[str, 
     )
 
 
-def describe_path(spec: Spec, batch: Mapping[str, Any], *, path: Path, dtype: str) -> dict[str, str]:
-    """Which path was taken on a batch, and whether it computed segments again, as flags of a record."""
+def describe_path(
+    spec: Spec, batch: Mapping[str, Any], *, path: Path, dtype: str, mesh: DataMesh | None = None
+) -> dict[str, str]:
+    """Which path was taken on a batch, whether it computed segments again, and the mesh: a record's flags."""
+    flags = {"path": path, **describe_mesh(mesh)}
     if path == "plain":
-        return {"path": path}
-    chosen = find_step(spec).choose_segments(spec, batch, itemsize=np.dtype(dtype).itemsize)
-    return {"path": path, "rematerialised": chosen.describe()}
+        return flags
+    sizes = {"itemsize": np.dtype(dtype).itemsize, "limit_bytes": limit_kept(mesh)}
+    return flags | {"rematerialised": find_step(spec).choose_segments(spec, batch, **sizes).describe()}
 
 
 def _versions() -> dict[str, str]:
@@ -249,11 +260,14 @@ def _compile_decoding(spec: AttentionNMT, options: DecodeOptions) -> Callable[..
 
 
 @functools.cache
-def compile_step(spec: Spec, path: Path = DEFAULT_PATH) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
-    """One program for each spec and path, which JAX compiles for each shape and dtype it meets."""
+def compile_step(
+    spec: Spec, path: Path = DEFAULT_PATH, mesh: DataMesh | None = None
+) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
+    """One program for each spec, path and mesh, which JAX compiles for each shape and dtype it meets."""
     import jax
 
-    return jax.jit(find_step(spec).differentiate(spec, path=path))
+    sizes = {} if mesh is None else {"limit_bytes": limit_kept(mesh), "shards": mesh.data}
+    return jax.jit(find_step(spec).differentiate(spec, path=path, **sizes))
 
 
 def find_step(spec: Spec) -> ModuleType:

@@ -23,6 +23,7 @@ from oracle.judgement import Hearing, WitnessWhen
 from oracle.legacy_graph.diagnosis import Finding
 from oracle.live_port import LiveRecords, read_records
 from oracle.localisation import Localisation
+from oracle.mesh import DataMesh
 from oracle.record import Record, read_record, write_record
 from oracle.steps.paths import DEFAULT_PATH
 from oracle.steps.paths import Path as OraclePath
@@ -95,10 +96,12 @@ class InProcess:
 
     Args:
         path: by which of its two paths the oracle computes.
+        mesh: over which devices the oracle spreads the batch.
     """
 
-    def __init__(self, *, path: OraclePath = DEFAULT_PATH) -> None:
+    def __init__(self, *, path: OraclePath = DEFAULT_PATH, mesh: DataMesh | None = None) -> None:
         self._path: OraclePath = path
+        self._mesh = mesh
 
     def __enter__(self) -> Self:
         return self
@@ -124,7 +127,7 @@ class InProcess:
             return _do_now(lambda: run_port(case, model=model, mode=mode, dtype=dtype, repeats=repeats))
         from oracle.run_jax import run_oracle
 
-        options = {"mode": mode, "dtype": dtype, "jitter": jitter, "path": self._path}
+        options = {"mode": mode, "dtype": dtype, "jitter": jitter, "path": self._path, "mesh": self._mesh}
         return _do_now(lambda: run_oracle(case, model=model, **options))
 
     def decode(
@@ -181,11 +184,14 @@ class TwoProcesses:
 
     Args:
         path: by which of its two paths the oracle computes.
+        mesh: over which devices the oracle spreads the batch.
         verbose: whether what the frameworks print comes through on standard error.
     """
 
-    def __init__(self, *, path: OraclePath = DEFAULT_PATH, verbose: bool = False) -> None:
-        self._path, self._verbose = path, verbose
+    def __init__(
+        self, *, path: OraclePath = DEFAULT_PATH, mesh: DataMesh | None = None, verbose: bool = False
+    ) -> None:
+        self._path, self._mesh, self._verbose = path, mesh, verbose
         self._workers: dict[Side, WorkerProcess] = {}
         self._numbers = count()
 
@@ -217,6 +223,7 @@ class TwoProcesses:
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
         request |= {"repeats": repeats} if side == "tf" else {"jitter": jitter, "path": self._path}
+        request |= {"mesh": str(self._mesh)} if side == "jax" and self._mesh is not None else {}
         return self._workers[side].submit(request, lambda: read_record(record_path))
 
     def decode(

@@ -20,6 +20,7 @@ from oracle.case import Dtype, jitter_arrays, weight_shapes
 from oracle.compare import Comparison, check_evidence, compare_closely, read_truths
 from oracle.errors import RecordError, UsageError
 from oracle.frameworks import import_jax, precise_jax
+from oracle.mesh import DataMesh, run_step
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
 from oracle.record import STEPS, Record
@@ -44,6 +45,7 @@ def verify_record(
     module: str | Callable[..., Any] | None = None,
     tolerance: float | None = None,
     path: Path = DEFAULT_PATH,
+    mesh: DataMesh | None = None,
 ) -> Comparison | Pair:
     """Verify a port's record: run the oracle on the record's own weights and batch, and compare.
 
@@ -58,6 +60,7 @@ def verify_record(
         tolerance: of a record in half or mixed precision, what to allow, as a part of a tensor's largest
             element, instead of what is assumed.
         path: by which of its two paths the oracle computes.
+        mesh: over which devices the oracle spreads the batch; by default none. Not with a module.
 
     Returns:
         The comparison, as of any port. A record in half or mixed precision has no yardstick: it is held to
@@ -82,12 +85,14 @@ def verify_record(
             f"verify: what a {record.origin.dtype} record may err is measured; leave out the tolerance, "
             "which is for half and mixed precision"
         )
+    if module is not None and mesh is not None:
+        raise UsageError("verify: a mesh is of the oracle's own model; leave it out with a module")
     import_jax()
     if module is not None:
         rebuilt, compute = _prepare_module(record, sites, module)
         return _hold(_Oracle(compute), rebuilt, tolerance)
     rebuilt = rebuild(record, spec=spec, sites=sites)
-    return _hold(_Oracle(_prepare_model(rebuilt.spec, path), path), rebuilt, tolerance)
+    return _hold(_Oracle(_prepare_model(rebuilt.spec, path, mesh), path, mesh), rebuilt, tolerance)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class _Oracle:
 
     compute: Compute
     path: Path | None = None
+    mesh: DataMesh | None = None
 
 
 def _hold(oracle: _Oracle, rebuilt: Rebuilt, tolerance: float | None) -> Comparison | Pair:
@@ -144,22 +150,21 @@ def _is_weight_gradient(name: str) -> bool:
 
 def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> Record:
     batch = _cast(rebuilt.batch, dtype)
+    path, flags = oracle.path, {}
     with precise_jax():
         tensors = oracle.compute(_cast(rebuilt.weights, dtype), batch)
-    path = oracle.path
-    flags = {} if path is None else describe_path(rebuilt.spec, batch, path=path, dtype=dtype)
+        if path is not None:
+            flags = describe_path(rebuilt.spec, batch, path=path, dtype=dtype, mesh=oracle.mesh)
     origin = describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype, flags=flags)
     return Record(rebuilt.spec, origin, tensors)
 
 
-def _prepare_model(spec: Spec, path: Path) -> Compute:
+def _prepare_model(spec: Spec, path: Path, mesh: DataMesh | None) -> Compute:
     """The oracle's own model of a spec."""
-    import jax
-
-    step, compiled = find_step(spec), compile_step(spec, path)
+    step, compiled = find_step(spec), compile_step(spec, path, mesh)
 
     def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
-        return step.name_tensors(spec, jax.device_get(compiled(nest_leaves(weights), batch)))
+        return step.name_tensors(spec, run_step(compiled, nest_leaves(weights), batch, mesh=mesh))
 
     return compute
 

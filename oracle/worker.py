@@ -22,6 +22,7 @@ from oracle.case import read_case
 from oracle.decoding import DecodeOptions, write_decoding
 from oracle.errors import OracleError
 from oracle.hearing import write_hearing
+from oracle.mesh import parse_mesh
 from oracle.record import read_record, write_record
 
 
@@ -74,6 +75,8 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         case = read_case(request["case"])
         names = ("model", "mode", "dtype", "repeats", "jitter", "path")
         options = {name: request[name] for name in names if name in request}
+        if "mesh" in request:
+            options["mesh"] = parse_mesh(request["mesh"])
         if request["side"] == "tf":
             from oracle.run_tf import run_port as run
         else:

@@ -42,6 +42,7 @@ def translate(
     layers: int,
     mechanism: MechanismName,
     perturbations: Perturbations,
+    longest: Int[Array, ""] | None = None,
     segment: int | None = None,
 ) -> Translation:
     """Read `source`, then predict `target[:, 1:]` from `target[:, :-1]`.
@@ -56,6 +57,7 @@ def translate(
         layers: of the encoder and of the decoder.
         mechanism: the decoder's attention.
         perturbations: zeros.
+        longest: the longest row's length, if these are not all rows of the batch.
         segment: the steps of a rematerialised segment, None for none.
     """
     kind = CELLS[cell]
@@ -70,6 +72,8 @@ def translate(
         states.append(state)
     memory = jnp.swapaxes(steps, 0, 1)
 
+    if longest is None:
+        longest = jnp.max(target_length, initial=0)
     handed_over = tuple(
         tuple(part + zeros for part, zeros in zip(state, perturbation, strict=True))
         for state, perturbation in zip(states, perturbations.states, strict=True)
@@ -82,7 +86,7 @@ def translate(
         memory,
         handed_over,
         source_length=source_length,
-        runs=jnp.arange(read.shape[1]) < jnp.max(target_length, initial=0),
+        runs=jnp.arange(read.shape[1]) < longest,
         segment=segment,
     )
     return Translation(memory, tuple(map(_name_state, states)), decoded)

@@ -23,6 +23,7 @@ SETTINGS = {
     "localise",
     "explain",
     "plain",
+    "mesh",
     "processes",
     "output-format",
     "output",
@@ -45,6 +46,7 @@ def compare(
     localise: bool = True,
     explain: bool = True,
     plain: bool = False,
+    mesh: str | None = None,
     tolerance: float | None = None,
     processes: Literal[1, 2] = 2,
     output_format: OutputFormat = "text",
@@ -93,6 +95,8 @@ def compare(
         Have the oracle compute as its formulas read, with the derivative left to JAX, instead of by its
         fast path. The numbers are the same; big models take longer. A model of your own is computed so
         anyway.
+    mesh
+        Have the oracle spread the batch over this many devices: `data=8`. See docs/accelerators.md.
     tolerance
         Of two records: what they may differ by, as a part of a tensor's largest element.
     processes
@@ -111,12 +115,17 @@ def compare(
     """
     from oracle.check import Request, check
     from oracle.errors import UsageError
+    from oracle.hosts import is_coordinated
     from oracle.live_port import check_live
+    from oracle.mesh import parse_mesh
     from oracle.progress import show_progress
     from oracle.runner import LiveProcess
     from oracle.user_code import is_target
 
     files = [Path(name) for name in models if name.endswith(".safetensors")]
+    devices = None if mesh is None else parse_mesh(mesh)
+    if devices is not None and (files or any(is_target(name) for name in models)):
+        raise UsageError("--mesh is of this project's ports and of `oracle verify`; leave it out")
     if tolerance is not None and not files:
         raise UsageError("--tolerance is for two records; a port's is measured")
     if files:
@@ -135,13 +144,17 @@ def compare(
     named = tuple(name for name in models if not is_target(name))
     if own and (weights is not None or data is not None):
         raise UsageError(f"{own[0]} brings weights and a batch of its own; leave out --weights and --data")
+    if devices is not None and is_coordinated():
+        raise UsageError(
+            "several hosts verify a record: `oracle record` it once, and on each `oracle verify --mesh`"
+        )
     check_output(output)
     check_output(report)
     if mode == "all":
         if report is not None:
             raise UsageError("--report is of one mode; of --mode all there are text, JSON, JUnit and GitHub")
         request = Request(named, weights=weights, data=data, seed=seed, batch_size=batch_size)
-        ways = {"processes": processes, "plain": plain, "verbose": verbose, "quiet": quiet}
+        ways = {"processes": processes, "plain": plain, "mesh": devices, "verbose": verbose, "quiet": quiet}
         tables = _check_every_mode(request, own, run_named=bool(named or not own), **ways)
         _deliver_modes(tables, output_format, output, quiet=quiet)
         return 0 if tables and all(table.matches for table in tables) else 1
@@ -152,7 +165,7 @@ def compare(
         if named or not own:
             chosen = Request(named, precision, mode, weights, data, seed, batch_size, witness)
             request = replace(chosen, localise=localise and shown, explain=explain and shown)
-            with _choose_runner(processes, plain=plain, verbose=verbose) as runner:
+            with _choose_runner(processes, plain=plain, mesh=devices, verbose=verbose) as runner:
                 comparisons += check(request, runner, on_done=on_done)
         live: dict[str, Any] = {"precision": precision, "mode": mode, "seed": seed, "on_done": on_done}
         live |= {"witness": witness, "localise": localise and shown, "explain": explain and shown}
@@ -172,6 +185,7 @@ def _check_every_mode(
     run_named: bool,
     processes: int,
     plain: bool,
+    mesh: Any,
     verbose: bool,
     quiet: bool,
 ) -> list[Any]:
@@ -183,7 +197,7 @@ def _check_every_mode(
     tables: list[Any] = []
     with show_progress("comparing", quiet=quiet) as on_done:
         if run_named:
-            with _choose_runner(processes, plain=plain, verbose=verbose) as runner:
+            with _choose_runner(processes, plain=plain, mesh=mesh, verbose=verbose) as runner:
                 tables += check_modes(request, runner, on_done=on_done)
         if own and processes == 1:
             tables += check_live_modes(own, seed=request.seed, on_done=on_done)
@@ -193,12 +207,14 @@ def _check_every_mode(
     return tables
 
 
-def _choose_runner(processes: int, *, plain: bool, verbose: bool) -> Any:
+def _choose_runner(processes: int, *, plain: bool, mesh: Any, verbose: bool) -> Any:
     """What runs the two sides, in one process or two, the oracle by the path that was asked for."""
     from oracle.runner import InProcess, TwoProcesses
 
     path = "plain" if plain else "fast"
-    return InProcess(path=path) if processes == 1 else TwoProcesses(path=path, verbose=verbose)
+    if processes == 1:
+        return InProcess(path=path, mesh=mesh)
+    return TwoProcesses(path=path, mesh=mesh, verbose=verbose)
 
 
 def _deliver_modes(

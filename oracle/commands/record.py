@@ -91,6 +91,7 @@ def verify(
     mapping: Path | None = None,
     module: str | None = None,
     plain: bool = False,
+    mesh: str | None = None,
     tolerance: float | None = None,
     output_format: OutputFormat = "text",
     output: Path | None = None,
@@ -117,6 +118,8 @@ def verify(
     plain
         Have the oracle compute as its formulas read, with the derivative left to JAX, instead of by its
         fast path. The numbers are the same; big models take longer.
+    mesh
+        Spread the batch over this many devices, `data=8`, also of several hosts. See docs/accelerators.md.
     tolerance
         Of a record in half or mixed precision, what to allow, as a part of a tensor's largest element.
         Of others it is measured.
@@ -133,6 +136,8 @@ def verify(
     """
     from oracle.bridge.mapping_file import read_mapping
     from oracle.errors import UsageError
+    from oracle.hosts import connect, is_coordinated, is_first
+    from oracle.mesh import parse_mesh
     from oracle.pair import Pair
     from oracle.record import read_record
     from oracle.verify import verify_record
@@ -143,6 +148,11 @@ def verify(
         raise UsageError("--spec and --module both say what the model is; give one")
     if plain and module is not None:
         raise UsageError("--plain is of the oracle's own model; your module is computed as it is written")
+    if mesh is not None and module is not None:
+        raise UsageError("--mesh is of the oracle's own model; your module is computed as it is written")
+    devices = None if mesh is None else parse_mesh(mesh)
+    if devices is not None and is_coordinated():
+        connect()
     found = verify_record(
         read_record(file),
         spec=None if spec is None else _read_spec(spec),
@@ -150,7 +160,10 @@ def verify(
         module=module,
         tolerance=tolerance,
         path="plain" if plain else "fast",
+        mesh=devices,
     )
+    if devices is not None and not is_first():
+        return 0 if found.matches else 1
     if isinstance(found, Pair):
         if report is not None:
             raise UsageError("--report is of float64 and float32 records; of others there are text and JSON")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oracle.case import weight_shapes
+from oracle.mesh import map_shards
 from oracle.spec import AttentionNMT
 from oracle.steps.leaves import name_gradients
 from oracle.steps.paths import DEFAULT_PATH, Path, check_path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def differentiate(
-    spec: AttentionNMT, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None
+    spec: AttentionNMT, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None, shards: int = 1
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     """A pure function of weights and batch that gives everything a record holds.
 
@@ -28,6 +29,7 @@ def differentiate(
         path: how it is computed.
         limit_bytes: what the fast path may keep for its derivative, beyond which it computes again; by
             default a share of the device's memory.
+        shards: over how many devices the batch's rows are spread. See `oracle.mesh`.
 
     Raises:
         UsageError: if there is no such path.
@@ -38,7 +40,7 @@ def differentiate(
     from jax_models.attention_nmt import masked_loss
 
     check_path(path)
-    translate = _translate_fast(spec, limit_bytes) if path == "fast" else _translate_plain(spec)
+    translate = _translate_fast(spec, limit_bytes, shards) if path == "fast" else _translate_plain(spec)
 
     def compute(weights, batch):
         rows, source_time = batch["source"].shape
@@ -136,8 +138,10 @@ def _translate_plain(spec: AttentionNMT) -> Callable[..., Any]:
     return translate
 
 
-def _translate_fast(spec: AttentionNMT, limit_bytes: int | None) -> Callable[..., Any]:
+def _translate_fast(spec: AttentionNMT, limit_bytes: int | None, shards: int) -> Callable[..., Any]:
     """The forward pass of `jax_models.fast`."""
+    import jax.numpy as jnp
+
     from jax_models.fast.attention_nmt import Perturbations, translate
 
     parts = "ch" if spec.cell == "lstm" else "h"
@@ -149,15 +153,20 @@ def _translate_fast(spec: AttentionNMT, limit_bytes: int | None) -> Callable[...
             for layer in range(spec.layers)
         )
         itemsize = embedded[0].dtype.itemsize
-        return translate(
-            weights,
-            **batch,
-            cell=spec.cell,
-            layers=spec.layers,
-            mechanism=spec.attention.mechanism,
-            perturbations=Perturbations(*embedded, states),
-            segment=choose_segments(spec, batch, itemsize=itemsize, limit_bytes=limit_bytes).segment,
-        )
+        options = {
+            "cell": spec.cell,
+            "layers": spec.layers,
+            "mechanism": spec.attention.mechanism,
+            # Of all rows, whichever a shard has.
+            "longest": jnp.max(batch["target_length"]),
+            "segment": choose_segments(spec, batch, itemsize=itemsize, limit_bytes=limit_bytes).segment,
+        }
+
+        def translate_rows(rows):
+            perturbations, batch = rows
+            return translate(weights, **batch, perturbations=perturbations, **options)
+
+        return map_shards(translate_rows, (Perturbations(*embedded, states), batch), shards)
 
     return compute
 

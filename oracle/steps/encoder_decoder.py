@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oracle.case import weight_shapes
+from oracle.mesh import map_shards
 from oracle.spec import EncoderDecoder
 from oracle.steps.leaves import name_gradients
 from oracle.steps.paths import DEFAULT_PATH, Path, check_path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def differentiate(
-    spec: EncoderDecoder, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None
+    spec: EncoderDecoder, *, path: Path = DEFAULT_PATH, limit_bytes: int | None = None, shards: int = 1
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
     """A pure function of weights and batch that gives everything a record holds.
 
@@ -28,6 +29,7 @@ def differentiate(
         path: how it is computed.
         limit_bytes: what the fast path may keep for its derivative, beyond which it computes again; by
             default a share of the device's memory.
+        shards: over how many devices the batch's rows are spread. See `oracle.mesh`.
 
     Raises:
         UsageError: if there is no such path.
@@ -39,7 +41,7 @@ def differentiate(
     from jax_models.losses import mean_squared_error
 
     check_path(path)
-    predict = _predict_fast(spec, limit_bytes) if path == "fast" else _predict_plain(spec)
+    predict = _predict_fast(spec, limit_bytes, shards) if path == "fast" else _predict_plain(spec)
 
     def compute(weights, batch):
         lengths = {name: array for name, array in batch.items() if name.endswith("_length")}
@@ -138,26 +140,25 @@ def _predict_plain(spec: EncoderDecoder) -> Callable[..., Any]:
     return predict
 
 
-def _predict_fast(spec: EncoderDecoder, limit_bytes: int | None) -> Callable[..., Any]:
+def _predict_fast(spec: EncoderDecoder, limit_bytes: int | None, shards: int) -> Callable[..., Any]:
     """The forward pass of `jax_models.fast`."""
     from jax_models.cells import LSTMState
     from jax_models.fast.encoder_decoder import Lengths, predict
 
     def compute(weights, source, target, lengths, handoff, initial_state):
         batch = {"source": source, "target": target}
-        return predict(
-            weights,
-            source,
-            target,
-            perturbation=LSTMState(handoff["handoff_c"], handoff["handoff_h"]),
-            forget_biases=(spec.encoder.forget_bias, spec.decoder.forget_bias),
-            handoff=_find_handoff(spec),
-            initial_state=initial_state,
-            lengths=Lengths(lengths.get("source_length"), lengths.get("target_length")),
-            segment=choose_segments(
-                spec, batch, itemsize=source.dtype.itemsize, limit_bytes=limit_bytes
-            ).segment,
-        )
+        itemsize = source.dtype.itemsize
+        options = {
+            "forget_biases": (spec.encoder.forget_bias, spec.decoder.forget_bias),
+            "handoff": _find_handoff(spec),
+            "segment": choose_segments(spec, batch, itemsize=itemsize, limit_bytes=limit_bytes).segment,
+        }
+        rows = {
+            "perturbation": LSTMState(handoff["handoff_c"], handoff["handoff_h"]),
+            "initial_state": initial_state,
+            "lengths": Lengths(lengths.get("source_length"), lengths.get("target_length")),
+        }
+        return map_shards(lambda rows: predict(weights, **rows, **options), batch | rows, shards)
 
     return compute
 
