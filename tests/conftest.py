@@ -8,10 +8,14 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.examples import BRIEF
+
 pytest_plugins = ["pytester"]
 
 settings.register_profile("ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", parent=settings.get_profile("ci"), max_examples=2000)
+# Where the same examples are drawn elsewhere, too: with the newest JAX after the locked one.
+settings.register_profile("brief", parent=settings.get_profile("ci"), max_examples=BRIEF)
 settings.load_profile("ci")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

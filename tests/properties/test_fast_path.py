@@ -26,6 +26,7 @@ from oracle.frameworks import precise_jax
 from oracle.spec import LSTM, Attention, AttentionNMT, EncoderDecoder
 from oracle.steps import attention_nmt, encoder_decoder
 from oracle.steps.leaves import nest_leaves
+from tests.examples import few
 
 pytestmark = pytest.mark.jax
 
@@ -61,7 +62,7 @@ def assert_same(fast: dict[str, Any], plain: dict[str, Any]) -> None:
     segment=st.sampled_from([None, 1, 2, 4]),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=24)
+@settings(max_examples=few(24))
 def test_a_loop_is_the_layer_of_keras(
     kind: str,
     time: int,
@@ -156,7 +157,7 @@ def test_a_loop_is_the_layer_of_keras(
     again=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=8)
+@settings(max_examples=few(8))
 def test_an_encoder_decoder_gives_the_same_record(
     lengths: bool,
     given_state: bool,
@@ -193,7 +194,7 @@ def test_an_encoder_decoder_gives_the_same_record(
     again=st.booleans(),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=3)
+@settings(max_examples=few(3))
 def test_a_translator_gives_the_same_record(
     mechanism: Any,
     cell: Any,
