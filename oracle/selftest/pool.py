@@ -21,9 +21,9 @@ from oracle.errors import WorkerError
 OPTIMISATION = "--xla_backend_optimization_level=0"
 """How XLA compiles here. There are thousands of tiny programs, each of which is run a few times."""
 
-TASKS_A_PROCESS = 120
-"""After how many, or the end of a group, a process is ended and another started: both frameworks keep what
-they compiled."""
+TASKS_A_PROCESS = 60
+"""After how many a process is ended and another started: both frameworks keep what they compiled, a hundred
+megabytes of a fault that the commonly used checks are asked about."""
 
 Request = Mapping[str, Any]
 
@@ -68,11 +68,13 @@ def run_all(requests: Sequence[Request], *, processes: int) -> Iterator[tuple[Re
 
 
 def _group(requests: Sequence[Request]) -> list[list[Request]]:
-    """The requests by subject, the largest groups first; one that has none by itself, at the end."""
+    """The requests by subject, as many as a process does; the largest first, one without a subject last."""
     groups: dict[str, list[Request]] = {}
     for number, request in enumerate(requests):
         groups.setdefault(request.get("subject", f"{number}"), []).append(request)
-    return sorted(groups.values(), key=len, reverse=True)
+    starts = [(group, start) for group in groups.values() for start in range(0, len(group), TASKS_A_PROCESS)]
+    pieces = [group[start : start + TASKS_A_PROCESS] for group, start in starts]
+    return sorted(pieces, key=len, reverse=True)
 
 
 def _serve(waiting: Any, done: Any, stop: threading.Event, running: list[Any]) -> None:
