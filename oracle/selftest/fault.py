@@ -90,6 +90,7 @@ class Fault:
         addition: source that is put before the module's first class: a cell, a mechanism, a function.
         backward: whether the forward pass is the oracle's, so that only gradients differ.
         hides_in_float32: why float32 cannot see it; empty if it should.
+        hides_place: why it is not said to begin where it does; empty if it should.
         number: of a small fault, its size relative to what is changed; None of the others.
         together: whether the causes are a pair, to be named together.
     """
@@ -104,6 +105,7 @@ class Fault:
     addition: str = ""
     backward: bool = False
     hides_in_float32: str = ""
+    hides_place: str = ""
     number: float | None = None
     together: bool = False
 

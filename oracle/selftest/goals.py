@@ -83,7 +83,8 @@ def list_shortfalls(run: SelfTest) -> list[str]:
                 f"{name}: expected {expected or 'no cause to be claimed'}, said {named}: {result.said}"
             )
         if result.place_right is False:
-            lines.append(f"{name}: located at {', '.join(result.located) or 'nowhere'}")
+            why = f"; {result.hides_place}" if result.hides_place else ""
+            lines.append(f"{name}: located at {', '.join(result.located) or 'nowhere'}{why}")
         if result.detected_float32 is False and not result.hides_in_float32:
             lines.append(f"{name}: not detected in float32")
     lines += [

@@ -66,6 +66,7 @@ def judge_anew(result: FaultResult, fault: Fault) -> FaultResult:
         hides_in_float32=fault.hides_in_float32,
         cause_right=is_named(fault, result.kind, result.codes) if asked else None,
         place_right=is_located(fault, result.subject, result.located) if asked else None,
+        hides_place=fault.hides_place,
     )
 
 

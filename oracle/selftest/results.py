@@ -51,6 +51,7 @@ class FaultResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cause_right: whether the cause named first is expected; None where none was asked.
         located: the layers at which it was said to begin, the first first.
         place_right: whether one that is expected is the first; None where none was asked.
+        hides_place: why it may not be.
         baselines: what else sees it.
         seconds: how long it took.
     """
@@ -75,6 +76,7 @@ class FaultResult(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cause_right: bool | None = None
     located: tuple[str, ...] = ()
     place_right: bool | None = None
+    hides_place: str = ""
     baselines: tuple[Baseline, ...] = ()
     seconds: float = 0.0
 

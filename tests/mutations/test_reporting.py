@@ -110,6 +110,8 @@ def test_a_place_or_float32_missed_is_a_shortfall() -> None:
         "state-exchanged in pair: located at loss",
         "state-exchanged in pair: not detected in float32",
     ]
+    unplaced = msgspec.structs.replace(misplaced, detected_float32=True, hides_place="no layer is named")
+    assert list_shortfalls(make(unplaced)) == ["state-exchanged in pair: located at loss; no layer is named"]
     hidden = msgspec.structs.replace(SEEN, detected_float32=False, hides_in_float32="noise")
     assert list_shortfalls(make(hidden)) == []
 

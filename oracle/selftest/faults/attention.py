@@ -113,9 +113,9 @@ FAULTS = (
         ("luong", "bahdanau-gru-2"),
         (Edit(SETUP, f"if not self.attention_mechanism.memory_initialized:\n            {SETUP}", 0),),
         (),
-        # Its memory is that of the step in which the variables are made, at random: no two runs of the port
-        # agree, so that its record alone can be judged, which has no memory. That is a shortfall.
         MEMORY,
+        hides_place="its memory is that of the step in which its variables were made, at random: no two runs "
+        "of the port agree, so that the run step by step is not of its record, which alone has no memory",
     ),
     _score("scale-ignored", LUONG_SCORE.format(scale="None"), "C403", subjects=("luong",)),
     _score(
