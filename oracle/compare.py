@@ -110,7 +110,7 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def wants_spread(self) -> bool:
         """Whether a float64 tensor differs, by what may be no more than float64 leaves open."""
-        return self.port.dtype == "float64" and any(row.status == "mismatch" for row in self.rows)
+        return self.port.dtype == "float64" and any(row.status in ("mismatch", "zero") for row in self.rows)
 
     @property
     def findings(self) -> tuple[Row, ...]:
@@ -151,7 +151,8 @@ def compare_records(
     Raises:
         RecordError: if the records are not a port's and the oracle's of one case, are not of these
             precisions, or hold no tensor at all; if the oracle's own are not finite, or its gradient of
-            a weight is zero throughout; or if `only` names a tensor that the oracle does not have.
+            a weight is zero throughout, or that of every weight zero but for roundings; or if `only` names a
+            tensor that the oracle does not have.
     """
     _check_records(port, oracle, yardstick, spread)
     if port.failure is not None:
@@ -167,6 +168,8 @@ def compare_records(
     left_out = tuple(name for name in truths if name not in asked)
     truths = {name: truth for name, truth in truths.items() if name not in left_out}
     tolerances = _tolerances(truths, yardstick, spread)
+    if spread:
+        _check_size({name: truths[name] for name in truths if name in weight_gradients}, tolerances)
     rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
     rows += [
         Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
@@ -249,6 +252,16 @@ def check_evidence(truths: Mapping[str, np.ndarray], weight_gradients: Collectio
         raise RecordError(
             f"compare: the oracle's {', '.join(vacuous)} is zero throughout on this case, which a port "
             "without any gradient would match too; are weights or data all zeros? Give others"
+        )
+
+
+def _check_size(gradients: Mapping[str, np.ndarray], tolerances: Mapping[str, Tolerance]) -> None:
+    """Refuse a case on which all gradients are lost in roundings: a port without any would match."""
+    sizes = {name: (largest(truth), root_mean_square(truth)) for name, truth in gradients.items()}
+    if sizes and all(tolerances[name].passes(*size) for name, size in sizes.items()):
+        raise RecordError(
+            f"compare: the oracle's {', '.join(sizes)} are no larger than roundings leave open, so that a "
+            "port without any gradient would match; does the loss depend on the weights? Give another case"
         )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from oracle.case import weight_shapes
 from oracle.compare import Comparison, compare_records
 from oracle.errors import RecordError
 from oracle.record import Failure, Record
@@ -81,6 +82,48 @@ def test_a_small_difference_of_large_numbers_is_held_to_what_float64_leaves_open
             Record(SMALL, ORACLE, {"gradient/w": oracle}),
             spread=[run],
         )
+
+
+def test_a_gradient_that_is_zero_in_theory_may_be_zero() -> None:
+    # As of the one element of a normalised vector: rounding is all there is of it.
+    oracle, wrong = np.asarray([-3e-19]), np.asarray([1e-15])
+    port = np.zeros(1)
+    assert compare(port, oracle).wants_spread
+
+    def compare_spread(port: np.ndarray, moved: list[np.ndarray]) -> Comparison:
+        return compare_records(
+            Record(SMALL, ORIGIN, {"gradient/w": port}),
+            Record(SMALL, ORACLE, {"gradient/w": oracle}),
+            spread=[Record(SMALL, ORACLE, {"gradient/w": run}) for run in moved],
+        )
+
+    moved = [np.asarray([each]) for each in (-1e-18, 9e-19, 3e-19, -2e-19)]
+    assert status(compare_spread(port, moved)) == "match"
+    assert status(compare_spread(wrong, moved)) == "mismatch"
+    # Where roundings leave it alone, it is lost.
+    assert status(compare_spread(port, [oracle * (1 + 1e-15)])) == "zero"
+
+
+def test_a_case_on_which_every_gradient_is_rounding_judges_nothing() -> None:
+    generator = np.random.default_rng(0)
+    gradients = {f"gradient/{path}": generator.normal(size=s) for path, s in weight_shapes(SMALL).items()}
+    tiny = {name: 1e-19 * gradient for name, gradient in gradients.items()}
+    lost = {name: np.zeros_like(gradient) for name, gradient in gradients.items()}
+    moved = [{name: each * factor for name, each in tiny.items()} for factor in (-1, 2)]
+
+    def compare_all(last: str = "") -> Comparison:
+        truths = tiny | ({last: gradients[last]} if last else {})
+        spread = [each | ({last: gradients[last]} if last else {}) for each in moved]
+        return compare_records(
+            Record(SMALL, ORIGIN, lost),
+            Record(SMALL, ORACLE, truths),
+            spread=[Record(SMALL, ORACLE, run) for run in spread],
+        )
+
+    with pytest.raises(RecordError, match="no larger than roundings leave open"):
+        compare_all()
+    name = next(iter(gradients))
+    assert [row.name for row in compare_all(name).findings] == [name]
 
 
 def test_rounding_matches() -> None:
