@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import stat
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ LARGEST = 2**29
 """The bytes that the cache may take before what was not used for longest goes."""
 
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+_OFF = ("false", "f", "0", "no", "n", "off")
 _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -32,7 +34,8 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | 
     """Have JAX keep what it compiles, in this process if it has not imported JAX yet, and in its children.
 
     A cache that the person has set up for JAX is left as it is, and so are JAX's own switches. Where nothing
-    can be written there is no cache.
+    can be written there is no cache, nor where others could write: what is kept are programs, which we run.
+    Several hosts that compute together keep none, since JAX writes from the first alone.
 
     Args:
         environment: the variables to read and to set.
@@ -40,24 +43,41 @@ def keep_programs(environment: MutableMapping[str, str] = os.environ) -> Path | 
     Returns:
         Where the programs are kept; None if they are not.
     """
-    if environment.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("false", "0", "no", "off"):
+    if environment.get("JAX_ENABLE_COMPILATION_CACHE", "").lower() in _OFF:
         return None
     if _DIRECTORY in environment:
-        return Path(environment[_DIRECTORY])
+        return Path(environment[_DIRECTORY]) if environment[_DIRECTORY] else None
+    if environment.get("JAX_COORDINATOR_ADDRESS"):
+        return None
     place = environment.get(PLACE, platformdirs.user_cache_dir("gradient-oracle", appauthor=False))
     if not place.strip():
         return None
     folder = Path(place).expanduser().absolute() / f"jax-{_name_machine()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if not os.access(folder, os.W_OK) or not all(map(_is_ours_alone, (folder, folder.parent))):
+            return None
+        _drop_halves(folder)
     except OSError:
-        return None
-    if not os.access(folder, os.W_OK):
         return None
     environment[_DIRECTORY] = str(folder)
     for name, value in _SETTINGS.items():
         environment.setdefault(name, value)
     return folder
+
+
+def _is_ours_alone(folder: Path) -> bool:
+    """Whether nobody else can put a program there."""
+    found = folder.stat()
+    return found.st_uid == os.getuid() and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _drop_halves(folder: Path) -> None:
+    """Take out what a process left that was killed while it wrote: JAX would stumble over it ever after."""
+    for entry in folder.glob("*-cache"):
+        if not entry.with_name(f"{entry.name.removesuffix('-cache')}-atime").exists():
+            entry.unlink(missing_ok=True)
 
 
 def _name_machine() -> str:

@@ -66,7 +66,7 @@ def judge_records(
     port, oracle = sides
     _, gradients, truths = gather_point(case, port, oracle)
     names = [row.name for row in comparison.findings if row.status not in ("missing", "unexpected")]
-    loss = port.tensors.get("loss")
+    loss, ours = port.tensors.get("loss"), oracle.tensors.get("loss")
     return judge(
         choose_directions(gradients, truths, seed=seed),
         *heard,
@@ -75,6 +75,7 @@ def judge_records(
         forward_findings=[name for name in names if not name.startswith("gradient/")],
         other_findings=[row.name for row in comparison.findings if row.name.startswith("gradient/")],
         recorded_loss=None if loss is None else float(loss),
+        oracle_loss=None if ours is None else float(ours),
     )
 
 

@@ -102,7 +102,7 @@ def _read_number(name: str) -> int | None:
     text = os.environ.get(name)
     if text is None:
         return None
-    if not re.fullmatch(r"[0-9]+", text, re.ASCII):
+    if not re.fullmatch(r"[0-9]{1,9}", text, re.ASCII):
         raise UsageError(f"several hosts: {name} is {text!r}; set it to a number")
     return int(text)
 

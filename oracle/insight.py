@@ -14,6 +14,7 @@ from oracle.record import Record
 from oracle.run_jax import trace_oracle
 from oracle.steps.counterfactual import Evaluator
 from oracle.steps.layers import check_layers
+from oracle.steps.paths import DEFAULT_PATH, Path
 from oracle.tolerance import FLOAT64_BOUND, largest
 
 
@@ -34,7 +35,12 @@ def explain_port(case: Case, *, port: Record, oracle: Record) -> Explanation:
 
 
 def localise_port(
-    case: Case, *, port: Record, trace: Record | None, truth: Record | None = None
+    case: Case,
+    *,
+    port: Record,
+    trace: Record | None,
+    truth: Record | None = None,
+    path: Path = DEFAULT_PATH,
 ) -> Localisation:
     """Where a port leaves the oracle.
 
@@ -45,13 +51,14 @@ def localise_port(
             port computes the same in it as in its record.
         truth: what the oracle computes step by step (`oracle.run_jax.trace_oracle`), in float64; by default
             it is computed.
+        path: by which of its two paths the oracle computes it.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
     """
     import_jax()
     if truth is None:
-        truth = trace_oracle(case, model=port.origin.model)
+        truth = trace_oracle(case, model=port.origin.model, path=path)
     if trace is None or not _agree(port, trace):
         return localise(port, truth, case=case)
     weights, batch = cast_case(case, "float64")

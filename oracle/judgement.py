@@ -55,6 +55,9 @@ Verdict = Literal["forward", "autodiff", "both", "reference", "oracle", "precisi
 FAULTS: tuple[Verdict, ...] = ("forward", "autodiff", "both", "reference", "oracle")
 """The verdicts that name somebody who is wrong."""
 
+DEFECT = "this is a defect of gradient-oracle, please report it; the comparison says nothing of the port"
+"""What is said of an oracle that is inconsistent."""
+
 WHOLE = 3
 """How many directions move everything at once."""
 
@@ -249,6 +252,7 @@ def judge(
     forward_findings: Sequence[str] = (),
     other_findings: Sequence[str] = (),
     recorded_loss: float | None = None,
+    oracle_loss: float | None = None,
     own_reference: bool = False,
 ) -> Judgement:
     """Say who is wrong.
@@ -262,6 +266,8 @@ def judge(
         forward_findings: outputs, states or the loss in which the comparison found the two to differ.
         other_findings: what else it found: gradients.
         recorded_loss: the port's loss in its record, which the witness must have had too.
+        oracle_loss: the oracle's loss in its record, which came by the fast path; what was heard is the plain
+            one's. Without it they are not held together.
         own_reference: whether the oracle's loss is the user's own code, whose faults are not ours.
     """
     heard = []
@@ -274,6 +280,9 @@ def judge(
         heard.append(Heard(direction.name, direction.kind, ours, theirs, slope, wobble))
     if faults := _find_oracle_faults(heard):
         verdict, lines = _accuse_oracle(_telling(faults), own_reference=own_reference)
+    elif oracle_loss is not None and not _is_one_loss(oracle.loss, oracle_loss):
+        said = f"its record's loss is {oracle_loss:.9g}, by the plain path {oracle.loss:.9g}"
+        verdict, lines = "oracle", (f"THE ORACLE IS INCONSISTENT: {said}", DEFECT)
     else:
         verdict, lines = _decide(port, oracle, heard, forward_findings, other_findings, recorded_loss)
     return Judgement(verdict, lines, seed, port.loss, oracle.loss, tuple(heard))
@@ -370,7 +379,7 @@ def _accuse_oracle(fault: Heard, *, own_reference: bool) -> tuple[Verdict, tuple
         )
     return "oracle", (
         f"THE ORACLE IS INCONSISTENT {slopes}",
-        "this is a defect of gradient-oracle, please report it; the comparison says nothing of the port",
+        DEFECT,
     )
 
 
@@ -403,6 +412,11 @@ def _describe_cut(cut: Heard) -> str:
         f"the port's gradient is not the derivative of its own: along {cut.name} its loss has the slope "
         f"{cut.port.slope.value:.9g}, its gradient {claim}"
     )
+
+
+def _is_one_loss(first: float, second: float) -> bool:
+    """Whether the oracle's two paths give one loss: it may be a small difference of numbers of size 1."""
+    return abs(first - second) <= 1e-9 * max(abs(first), abs(second), 1e-3)
 
 
 def _is_near(first: float, second: float) -> bool:

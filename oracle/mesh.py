@@ -55,7 +55,7 @@ def parse_mesh(text: str) -> DataMesh:
     axis, equals, number = text.partition("=")
     if axis != AXIS:
         raise UsageError(f"mesh: {text!r} has no axis that is known; give data=N, the batch over N devices")
-    if not equals or not re.fullmatch(r"-?[0-9]+", number, re.ASCII):
+    if not equals or not re.fullmatch(r"-?[0-9]{1,9}", number, re.ASCII):
         raise UsageError(f"mesh: {text!r} has no number of devices; give data=N, as in data=8")
     return DataMesh(int(number))
 

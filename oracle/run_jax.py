@@ -80,7 +80,13 @@ def run_oracle(
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
 
 
-def trace_oracle(case: Case, *, model: str, dtype: Literal["float64", "float32"] = "float64") -> Record:
+def trace_oracle(
+    case: Case,
+    *,
+    model: str,
+    dtype: Literal["float64", "float32"] = "float64",
+    path: Path = DEFAULT_PATH,
+) -> Record:
     """Compute what `run_oracle` does, and what each layer reads and gives at each step.
 
     The record has `step/<site>/<part>` and `gradient/step/<site>/<part>` too, by the names of
@@ -90,12 +96,13 @@ def trace_oracle(case: Case, *, model: str, dtype: Literal["float64", "float32"]
         case: the spec, the weights and the batch.
         model: the port that is to be checked, for the record.
         dtype: the precision of every computation.
+        path: by which path what `run_oracle` computes is computed. The steps have formulas of their own.
 
     Raises:
         MissingPackageError: if JAX or Flax is not installed.
         UsageError: if the spec is of a mirrored model.
     """
-    ordinary = run_oracle(case, model=model, dtype=dtype)
+    ordinary = run_oracle(case, model=model, dtype=dtype, path=path)
     traced = Evaluator(case.spec, case.weights, case.batch, dtype=dtype).trace()
     tensors: dict[str, np.ndarray | None] = {}
     for group in (traced, ordinary.tensors):

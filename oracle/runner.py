@@ -160,7 +160,7 @@ class InProcess:
         """Find where a port leaves the oracle, now."""
         from oracle.insight import localise_port
 
-        return _do_now(lambda: localise_port(case, port=port, trace=trace))
+        return _do_now(lambda: localise_port(case, port=port, trace=trace, path=self._path))
 
     def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
         """Find why a port is not the oracle, now."""
@@ -252,7 +252,7 @@ class TwoProcesses:
     def localise(self, case: Case, *, port: Record, trace: Record | None) -> Future[Localisation]:
         """Ask the oracle's side where, when it has done what it was asked before."""
         paths = self._write_inputs(case, port=port, trace=trace)
-        return self._ask_jax("localise", paths, Localisation)
+        return self._ask_jax("localise", {**paths, "path": self._path}, Localisation)
 
     def explain(self, case: Case, *, port: Record, oracle: Record) -> Future[Explanation]:
         """Ask the oracle's side why, when it has done what it was asked before."""

@@ -1,8 +1,8 @@
 """One side in a process of its own: `python -m oracle.worker tf` or `jax`; or both in one: `live`.
 
 Requests come as lines of JSON on standard input, replies go as lines of JSON to the original standard
-output; cases, records and weights pass through files. The framework is imported at once, while the
-other process imports the other one.
+output; cases and records pass through files. The framework is imported at once, while the other process
+imports the other one.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
         if request["do"] == "explain":
             answer: Any = explain_port(case, **sides)
         else:
-            answer = localise_port(case, **{"trace": None, **sides})
+            answer = localise_port(case, path=request["path"], **{"trace": None, **sides})
         Path(request["answer"]).write_bytes(msgspec.msgpack.encode(answer))
         return {}
     if request["do"] == "live":

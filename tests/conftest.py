@@ -19,6 +19,8 @@ settings.register_profile("brief", parent=settings.get_profile("ci"), max_exampl
 settings.load_profile("ci")
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# What the command line is tested with leaves nothing in the developer's own cache.
+os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 
 def _is_installed(module: str) -> bool:

@@ -123,9 +123,12 @@ def compare(
     from oracle.user_code import is_target
 
     files = [Path(name) for name in models if name.endswith(".safetensors")]
-    devices = None if mesh is None else parse_mesh(mesh)
+    devices = parse_mesh(mesh) if mesh else None
     if devices is not None and (files or any(is_target(name) for name in models)):
-        raise UsageError("--mesh is of this project's ports and of `oracle verify`; leave it out")
+        raise UsageError(
+            "--mesh is of this project's ports and of `oracle verify`; leave it out, or give --mesh '' "
+            "where the environment or pyproject.toml sets it"
+        )
     if tolerance is not None and not files:
         raise UsageError("--tolerance is for two records; a port's is measured")
     if files:

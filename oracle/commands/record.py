@@ -162,11 +162,11 @@ def verify(
         path="plain" if plain else "fast",
         mesh=devices,
     )
+    if isinstance(found, Pair) and report is not None:
+        raise UsageError("--report is of float64 and float32 records; of others there are text and JSON")
     if devices is not None and not is_first():
         return 0 if found.matches else 1
     if isinstance(found, Pair):
-        if report is not None:
-            raise UsageError("--report is of float64 and float32 records; of others there are text and JSON")
         deliver_pair(found, output_format, output, verbose=verbose, quiet=quiet)
         return 0 if found.matches else 1
     notes = found.port.flags.get("notes")

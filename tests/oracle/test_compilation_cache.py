@@ -36,7 +36,15 @@ def test_what_a_person_set_up_for_jax_stays(tmp_path: Path) -> None:
     assert environment["JAX_COMPILATION_CACHE_MAX_SIZE"] == "7"
 
 
-@pytest.mark.parametrize("given", [{PLACE: ""}, {"JAX_ENABLE_COMPILATION_CACHE": "false"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {PLACE: ""},
+        {"JAX_ENABLE_COMPILATION_CACHE": "false"},
+        {"JAX_COMPILATION_CACHE_DIR": ""},
+        {"JAX_COORDINATOR_ADDRESS": "localhost:1234"},
+    ],
+)
 def test_who_wants_none_gets_none(given: dict[str, str]) -> None:
     environment = dict(given)
     assert keep_programs(environment) is None
@@ -49,6 +57,26 @@ def test_where_nothing_can_be_written_there_is_none(tmp_path: Path) -> None:
     if os.getuid() != 0:
         tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
         assert keep_programs({PLACE: str(tmp_path / "cache")}) is None
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707])
+def test_a_folder_that_others_can_write_is_not_used(tmp_path: Path, mode: int) -> None:
+    folder = keep_programs({PLACE: str(tmp_path / "cache")})
+    assert folder is not None
+    for each in (folder, folder.parent):
+        each.chmod(mode)
+        assert keep_programs({PLACE: str(tmp_path / "cache")}) is None
+        each.chmod(0o700)
+    assert keep_programs({PLACE: str(tmp_path / "cache")}) == folder
+
+
+def test_what_a_killed_process_left_is_taken_out(tmp_path: Path) -> None:
+    folder = keep_programs({PLACE: str(tmp_path)})
+    assert folder is not None
+    for name in ("half-cache", "whole-cache", "whole-atime"):
+        (folder / name).write_bytes(b"x")
+    assert keep_programs({PLACE: str(tmp_path)}) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["whole-atime", "whole-cache"]
 
 
 @pytest.mark.jax

@@ -31,6 +31,7 @@ def hold(
     findings: tuple[str, ...] = ("gradient/kernel",),
     recorded: float | None = None,
     point: Arrays = POINT,
+    record: float | None = None,
     own_reference: bool = False,
 ) -> Judgement:
     """Hear both sides and judge, as for two records."""
@@ -46,6 +47,7 @@ def hold(
         oracle_gradients=oracle,
         other_findings=findings,
         recorded_loss=recorded,
+        oracle_loss=record,
         own_reference=own_reference,
     )
 
@@ -125,6 +127,15 @@ def test_a_port_that_is_cut_beside_a_quirk_is_accused_and_not_the_oracle() -> No
     judgement = hold(port, quirk)
     assert judgement.verdict == "autodiff"
     assert "along kernel" in judgement.lines[0]
+
+
+def test_an_oracle_whose_record_has_another_loss_is_accused() -> None:
+    truth, lost = gradients(POINT), {**gradients(POINT), "kernel": None}
+    value = loss(POINT)
+    assert hold(lost, truth, record=value * (1 + 1e-12)).verdict == "autodiff"
+    judgement = hold(lost, truth, record=value * 1.001)
+    assert judgement.verdict == "oracle"
+    assert "by the plain path" in judgement.lines[0]
 
 
 def test_forward_mode_that_gives_no_number_accuses_the_oracle() -> None:
