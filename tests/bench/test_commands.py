@@ -42,6 +42,7 @@ def test_jax_says_what_it_compiles(tmp_path):
     """A program is compiled at the first run and fetched at the second."""
     program = (
         "import jax, sys\n"
+        "jax.config.update('jax_enable_compilation_cache', True)\n"
         f"jax.config.update('jax_compilation_cache_dir', {str(tmp_path / 'cache')!r})\n"
         "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)\n"
         "jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)\n"
