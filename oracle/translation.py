@@ -15,7 +15,7 @@ from oracle.decoding import DecodeOptions, Decoding
 from oracle.errors import UsageError
 from oracle.runner import Runner
 from oracle.spec import AttentionNMT
-from oracle.text import TextPair, Vocabularies, encode_batch, hold_out, load_texts, read_pairs
+from oracle.text import EOS, TextPair, Vocabularies, encode_batch, hold_out, load_texts, read_pairs
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Translation:
         greedy: by the port and by the oracle.
         beams: of the port and of the oracle, the best first.
         unknown: the characters of the source that the translator does not know.
-        agrees: whether the two sides gave the same tokens, greedily and in every beam.
+        differs: the first token in which the two sides differ, for people; empty if they gave the same
+            tokens, greedily and in every beam.
     """
 
     source: str
@@ -65,7 +66,12 @@ class Translation:
     greedy: tuple[str, str]
     beams: tuple[tuple[str, ...], tuple[str, ...]]
     unknown: str
-    agrees: bool
+    differs: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the two sides gave the same tokens, greedily and in every beam."""
+        return not self.differs
 
 
 @dataclass(frozen=True)
@@ -156,15 +162,29 @@ def _pair_up(
     rows, vocabulary = [], vocabularies.target
     for row, pair in enumerate(pairs):
         sides = (by_port, by_oracle)
-        agrees = np.array_equal(by_port.greedy[row], by_oracle.greedy[row]) and np.array_equal(
-            by_port.beams[row], by_oracle.beams[row]
-        )
         greedy = [vocabulary.decode(side.greedy[row].tolist()) for side in sides]
         beams = [tuple(vocabulary.decode(beam) for beam in side.beams[row].T.tolist()) for side in sides]
         unknown = "".join(dict.fromkeys(c for c in pair.source if c not in vocabularies.source.characters))
-        rows.append(
-            Translation(
-                pair.source, pair.target, (greedy[0], greedy[1]), (beams[0], beams[1]), unknown, agrees
-            )
-        )
+        texts = (greedy[0], greedy[1]), (beams[0], beams[1])
+        differs = tell_difference(by_port, by_oracle, row)
+        rows.append(Translation(pair.source, pair.target, *texts, unknown, differs))
     return tuple(rows)
+
+
+def tell_difference(by_port: Decoding, by_oracle: Decoding, row: int) -> str:
+    """Where two decodings of a row first differ: `beam 2, token 5, where Flax's ends`; empty if nowhere.
+
+    What follows a sequence's end plays no part.
+    """
+    ports = [by_port.greedy[row], *by_port.beams[row].T]
+    oracles = [by_oracle.greedy[row], *by_oracle.beams[row].T]
+    for number, (port, oracle) in enumerate(zip(ports, oracles, strict=True)):
+        if np.array_equal(port, oracle):
+            continue
+        token = int(np.argmax(port != oracle))
+        where = f"{f'beam {number}' if number else 'greedily'}, token {token + 1}"
+        for side, tokens in (("TensorFlow", port), ("Flax", oracle)):
+            if tokens[token] == EOS:
+                where += f", where {side}'s ends"
+        return where
+    return ""

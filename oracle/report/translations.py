@@ -28,7 +28,7 @@ def print_translations(translations: Translations, console: Console) -> None:
     for heading in ("source", "expected", "greedy", "beam search", "TensorFlow and Flax"):
         table.add_column(heading, overflow="fold")
     for row in translations.rows:
-        found = "the same" if row.agrees else "differ"
+        found = "the same" if row.agrees else f"differ: {row.differs}"
         style = "" if row.agrees else "red"
         greedy, beam = _show(row.greedy), _show((row.beams[0][0], row.beams[1][0]))
         table.add_row(*(Text(cell) for cell in (row.source, row.expected, greedy, beam)), Text(found, style))
@@ -64,6 +64,7 @@ def render_translations_json(translations: Translations) -> str:
             "beams": dict(zip(("tensorflow", "flax"), row.beams, strict=True)),
             "unknown": row.unknown,
             "agrees": row.agrees,
+            "differs": row.differs,
         }
         for row in translations.rows
     ]

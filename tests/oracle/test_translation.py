@@ -18,7 +18,7 @@ from oracle.decoding import DecodeOptions, make_decoding, read_decoding, write_d
 from oracle.errors import CaseError, UsageError
 from oracle.runner import InProcess
 from oracle.text import EOS, PAD
-from oracle.translation import TranslationRequest, translate
+from oracle.translation import TranslationRequest, tell_difference, translate
 
 TRANSLATORS = [choice.name for choice in zoo.choose("attention-nmt")]
 
@@ -137,6 +137,26 @@ def test_a_port_that_decodes_otherwise_is_found(monkeypatch: pytest.MonkeyPatch)
         translations = translate(request, runner)
     assert not translations.agree
     assert translations.rows[0].greedy == ("2031-07-05", "1987-03-03")
+    assert translations.rows[0].differs == "greedily, token 1"
+
+
+def test_the_first_token_that_differs_is_named_and_what_follows_an_end_plays_no_part() -> None:
+    options = DecodeOptions(maximum_iterations=5, beam_width=2)
+    greedy, beams = np.asarray([[5, 6, EOS, 7]]), np.asarray([[[5, 6], [6, 5], [EOS, 7], [8, EOS]]])
+    first = make_decoding(greedy, beams, options)
+
+    def tell(place: tuple[int, ...], token: int, what: str) -> str:
+        changed = {"greedy": greedy.copy(), "beams": beams.copy()}
+        changed[what][place] = token
+        return tell_difference(first, make_decoding(**changed, options=options), 0)
+
+    assert tell((0, 3), 9, "greedy") == ""
+    assert tell((0, 3, 0), 9, "beams") == ""
+    assert tell((0, 1), 9, "greedy") == "greedily, token 2"
+    assert tell((0, 2, 1), 8, "beams") == "beam 2, token 3"
+    # A beam that has ended on one side alone is named so.
+    assert tell((0, 2, 0), 9, "beams") == "beam 1, token 3, where TensorFlow's ends"
+    assert tell((0, 1, 1), EOS, "beams") == "beam 2, token 2, where Flax's ends"
 
 
 @pytest.mark.tf
