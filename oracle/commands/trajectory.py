@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from oracle.commands.compare import check_output, state_command
 from oracle.commands.options import Quiet, Verbose
 
 Assignments = Annotated[tuple[str, ...], Parameter(negative="", allow_leading_hyphen=False)]
@@ -34,6 +35,7 @@ def trajectory(
     precision: Literal["f64"] = "f64",
     output_format: Literal["text", "json"] = "text",
     plot: Path | None = None,
+    report: Path | None = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> int:
@@ -85,6 +87,8 @@ def trajectory(
         Text for people, JSON for programs.
     plot
         Draw the losses and the differences to this file: `.png`, `.svg` or `.pdf`.
+    report
+        Write a report for people to this HTML file, besides.
     verbose
         Let the frameworks' messages through, and print tracebacks.
     quiet
@@ -94,7 +98,9 @@ def trajectory(
     from oracle import zoo
     from oracle.errors import UsageError
     from oracle.progress import show_steps
+    from oracle.report.html import render_html
     from oracle.report.terminal import open_terminal
+    from oracle.storage import write_bytes
     from oracle.training import Training, compare_training
     from oracle.trajectory_plot import check_plot, plot_trajectory
     from oracle.trajectory_report import print_trajectory, render_trajectory_json
@@ -121,6 +127,7 @@ def trajectory(
         )
     if plot is not None:
         check_plot(plot)
+    check_output(report)
     training = Training(
         found[0],
         described,
@@ -137,6 +144,9 @@ def trajectory(
     added = f" + l2 {l2:g}" if l2 else ""
     by = f"{other['trained_by'].describe()} in place of " if other else ""
     title = f"{found[0].name} (float64), {by}{described.describe()}{added}"
+    if report is not None:
+        page = render_html((), command=state_command(), trajectories=[(title, comparison)])
+        write_bytes(report, page.encode())
     where = {"weights": case.weights_from, "data": case.data_from, "seed": seed, "batch_size": batch_size}
     if output_format == "json":
         where |= {"steps": steps, "l2": l2}

@@ -240,14 +240,19 @@ def test_the_command(tmp_path, capsys):
     assert trajectory("explicit_state/full", plot=plots[0], **options) == 0
     text = capsys.readouterr().out
     assert "PASS explicit_state/full (float64), keras.SGD(momentum=0.9): 3 steps agree" in text
-    assert trajectory("implicit_state/exchanged", plot=plots[1], output_format="json", **options) == 1
+    page = tmp_path / "report.html"
+    wrong = {"plot": plots[1], "report": page, "output_format": "json"}
+    assert trajectory("implicit_state/exchanged", **wrong, **options) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["matches"] is False
     assert report["divergence"]["step"] == 1
     assert report["optimizer"]["name"] == "keras.SGD"
     assert plots[0].read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in plots[1].read_bytes()
-    assert sorted(tmp_path.iterdir()) == plots
+    assert "0 of 1 trajectories agree" in page.read_text(encoding="utf-8")
+    assert "implicit_state/exchanged (float64), keras.SGD(momentum=0.9)" in page.read_text(encoding="utf-8")
+    assert "It is the gradients that differ." in page.read_text(encoding="utf-8")
+    assert sorted(tmp_path.iterdir()) == [*plots, page]
 
 
 @pytest.mark.parametrize(
