@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from bench.contestants import Side
 from oracle.errors import WorkerError
+from oracle.worker_process import describe_end
 
 
 class AbsentHereError(WorkerError):
@@ -136,12 +137,8 @@ class _Worker:
         return json.loads(line)
 
     def _describe_end(self) -> str:
-        code = self._process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = ", mostly a lack of memory" if code == -9 else ""
-        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        said = f"; the last it said: {last[0].strip()}" if last else ""
-        return f"the {self._side} process {how}{hint}{said}"
+        ended = describe_end(self._process, self._log, out_of_memory=", mostly a lack of memory")
+        return f"the {self._side} process {ended}"
 
     def close(self) -> None:
         assert self._process.stdin is not None

@@ -126,6 +126,7 @@ def map_shards(function: Callable[[Any], Any], rows: Any, shards: int) -> Any:
     return jax.tree.map(lambda array: array.reshape(-1, *array.shape[2:]), jax.vmap(function)(split))
 
 
+@functools.cache
 def limit_kept(mesh: DataMesh | None) -> int | None:
     """The bytes that the devices of a mesh may keep together for a derivative; None for one device's own.
 

@@ -69,12 +69,9 @@ class WorkerProcess:
         return read()
 
     def _describe_end(self) -> str:
-        code = self._process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        hint = "; signal 9 is mostly a lack of memory: try a smaller --batch-size" if code == -9 else ""
-        last = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()][-1:]
-        said = f"; the last it said: {last[0].strip()}" if last else ""
-        return f"the {self._work} process {how}{hint}{said}; run with -v to see all of its output"
+        hint = "; signal 9 is mostly a lack of memory: try a smaller --batch-size"
+        ended = describe_end(self._process, self._log, out_of_memory=hint)
+        return f"the {self._work} process {ended}; run with -v to see all of its output"
 
     def close(self, *, kill: bool) -> None:
         """End the process: when it has done what it was asked, or at once."""
@@ -90,3 +87,19 @@ class WorkerProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def describe_end(process: subprocess.Popen[str], log: Path, *, out_of_memory: str) -> str:
+    """How a process ended, and the last that it said.
+
+    Args:
+        process: which has ended, or is about to.
+        log: what it said.
+        out_of_memory: what to add if it was killed.
+    """
+    code = process.wait()
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    hint = out_of_memory if code == -9 else ""
+    last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
+    said = f"; the last it said: {last[0].strip()}" if last else ""
+    return f"{how}{hint}{said}"

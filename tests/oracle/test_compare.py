@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -28,6 +29,14 @@ def truth(*shape: int, seed: int = 0) -> np.ndarray:
 def compare(port: np.ndarray | None, oracle: np.ndarray) -> Comparison:
     return compare_records(
         Record(SMALL, ORIGIN, {"gradient/w": port}), Record(SMALL, ORACLE, {"gradient/w": oracle})
+    )
+
+
+def compare_spread(port: np.ndarray, oracle: np.ndarray, moved: Sequence[np.ndarray]) -> Comparison:
+    return compare_records(
+        Record(SMALL, ORIGIN, {"gradient/w": port}),
+        Record(SMALL, ORACLE, {"gradient/w": oracle}),
+        spread=[Record(SMALL, ORACLE, {"gradient/w": run}) for run in moved],
     )
 
 
@@ -60,21 +69,14 @@ def test_a_small_difference_of_large_numbers_is_held_to_what_float64_leaves_open
     oracle = truth(3, 4)
     moved = [oracle * (1 + 1e-11 * truth(3, 4, seed=10 + run)) for run in range(4)]
 
-    def compare_spread(port: np.ndarray) -> Comparison:
-        return compare_records(
-            Record(SMALL, ORIGIN, {"gradient/w": port}),
-            Record(SMALL, ORACLE, {"gradient/w": oracle}),
-            spread=[Record(SMALL, ORACLE, {"gradient/w": run}) for run in moved],
-        )
-
     apart = np.abs(np.asarray(moved) - oracle).max()
     port = oracle.copy()
     port[1, 2] += 7 * apart
     assert compare(port, oracle).wants_spread
-    assert status(compare_spread(port)) == "match"
-    assert compare_spread(port).rows[0].noise == apart
+    assert status(compare_spread(port, oracle, moved)) == "match"
+    assert compare_spread(port, oracle, moved).rows[0].noise == apart
     port[1, 2] += 2 * apart
-    assert status(compare_spread(port)) == "mismatch"
+    assert status(compare_spread(port, oracle, moved)) == "mismatch"
     with pytest.raises(RecordError, match="not in float64"):
         run = Record(SMALL, ORACLE32, {"gradient/w": oracle})
         compare_records(
@@ -90,18 +92,11 @@ def test_a_gradient_that_is_zero_in_theory_may_be_zero() -> None:
     port = np.zeros(1)
     assert compare(port, oracle).wants_spread
 
-    def compare_spread(port: np.ndarray, moved: list[np.ndarray]) -> Comparison:
-        return compare_records(
-            Record(SMALL, ORIGIN, {"gradient/w": port}),
-            Record(SMALL, ORACLE, {"gradient/w": oracle}),
-            spread=[Record(SMALL, ORACLE, {"gradient/w": run}) for run in moved],
-        )
-
     moved = [np.asarray([each]) for each in (-1e-18, 9e-19, 3e-19, -2e-19)]
-    assert status(compare_spread(port, moved)) == "match"
-    assert status(compare_spread(wrong, moved)) == "mismatch"
+    assert status(compare_spread(port, oracle, moved)) == "match"
+    assert status(compare_spread(wrong, oracle, moved)) == "mismatch"
     # Where roundings leave it alone, it is lost.
-    assert status(compare_spread(port, [oracle * (1 + 1e-15)])) == "zero"
+    assert status(compare_spread(port, oracle, [oracle * (1 + 1e-15)])) == "zero"
 
 
 def test_a_case_on_which_every_gradient_is_rounding_judges_nothing() -> None:
