@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 
 from bench.contestants import FLOORS, TENSORFLOW
-from bench.results import CaseFacts, Measurement, Run
+from bench.results import CaseFacts, Measurement, Profile, Run
 
 
 def median(measured: Measurement) -> float:
@@ -49,6 +49,12 @@ def fit_exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float | No
         return None
     slope, _ = statistics.linear_regression([math.log(s) for s in sizes], [math.log(s) for s in seconds])
     return slope
+
+
+def share_out(profile: Profile) -> dict[str, float]:
+    """The parts of a step, each as a share of the whole."""
+    whole = sum(profile.parts.values())
+    return {name: seconds / whole for name, seconds in profile.parts.items()}
 
 
 def sweeps(run: Run) -> dict[str, list[CaseFacts]]:

@@ -46,6 +46,7 @@ class BenchCase:
         axis: what a sweep varies; empty outside of sweeps.
         value: what it is here.
         memory: whether the peak memory is measured too, in a fresh process for each contestant.
+        profile: whether it is found out where the fast path's time goes, in a fresh process on one CPU.
         target: a live port, as `oracle compare` takes it.
         port: a port of `oracle.zoo` whose trained weights and data are taken.
         commands: of the job `command`, the commands by contestant.
@@ -59,6 +60,7 @@ class BenchCase:
     axis: Axis = ""
     value: int = 0
     memory: bool = False
+    profile: bool = False
     target: str = ""
     port: str = ""
     commands: tuple[tuple[str, tuple[str, ...]], ...] = ()
@@ -106,7 +108,8 @@ def model_cases() -> list[BenchCase]:
             name = f"{model}/{batch}x{time}x{units}"
             target = "" if spec else f"{GRU_PORT}({batch}, {time}, {units})"
             sizes = {"spec": spec, "batch": batch, "time": time, "target": target}
-            cases.append(BenchCase(f"gradient/{name}", "gradient", memory=True, **sizes))
+            told = {"memory": True, "profile": model.startswith("lstm")}
+            cases.append(BenchCase(f"gradient/{name}", "gradient", **told, **sizes))
             if spec is not None:
                 cases.append(BenchCase(f"training/{name}", "training", **sizes))
     return cases

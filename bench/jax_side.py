@@ -133,8 +133,8 @@ def _result(read: tuple[Carry, Carry], computed: tuple[Any, Any]) -> Tensors:
 
 def _compile(
     function: Callable[..., Any], arguments: tuple[Any, ...], **options: Any
-) -> tuple[Callable[[], Any], dict[str, float]]:
-    """Trace, compile and call a function. Gives a step, and the seconds of each."""
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """Trace, compile and call a function. Gives a step, and of `Prepared` what the start cost and made."""
     jax = import_jax()
     clock = Clock()
     lowered = jax.jit(function, **options).lower(*arguments)
@@ -147,7 +147,8 @@ def _compile(
 
     step()
     clock.lap()
-    return step, {"trace": trace, "compile": compiling, "first": clock.total()}
+    made = {"trace": trace, "compile": compiling, "first": clock.total()}
+    return step, {**made, "program": compiled.as_text}
 
 
 def _prepare_training(

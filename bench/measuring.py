@@ -22,7 +22,7 @@ from bench.agreement import (
 from bench.cases import BEAM_STEPS, BenchCase
 from bench.contestants import FLOORS, SIDES, Contestant, Side, list_contestants
 from bench.gemms import count_flops, count_gemms
-from bench.results import Absence, CaseFacts, Measurement
+from bench.results import Absence, CaseFacts, Measurement, Profile
 from bench.workers import AbsentHereError, FailedError, Workers
 from oracle.case import Case, random_case, read_case, write_case
 from oracle.errors import OracleError
@@ -32,10 +32,14 @@ LEAST_ROUNDS = 3
 """So many rounds every contestant gets, unless a single step takes longer than the whole budget: then one."""
 
 WARM = 1.0
-"""A contestant whose step takes more seconds than this is warm after its first."""
+"""A contestant whose step takes more seconds than this needs none before its turn, to be warm."""
 
-LEAST_SECONDS = 0.02
+LEAST_SECONDS = 0.1
 """A round of a fast contestant is several steps, which take about so long together."""
+
+
+PROFILED = "fast"
+"""The contestant of which it is told where its time goes."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Found:
     cases: list[CaseFacts] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
+    profiles: list[Profile] = field(default_factory=list)
     compilations: int | None = None
 
 
@@ -83,6 +88,7 @@ class _Racer:
         start: seconds of its start, as its process told.
         agreed: what was compared.
         iterations: steps in a round.
+        warm: whether a step goes before those of a round, outside of their time.
         rounds: how many rounds it has.
         seconds: what they took.
     """
@@ -91,6 +97,7 @@ class _Racer:
     start: dict[str, Any]
     agreed: str
     iterations: int = 1
+    warm: bool = False
     rounds: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -158,6 +165,8 @@ class Measuring:
         for racer in racers:
             if racer.seconds:
                 self._keep(racer)
+                if self._case.profile and racer.contestant.name == PROFILED:
+                    self._profile(racer.contestant)
             self._on_done(f"{self._case.name}: {racer.contestant.name} measured")
         for _ in range(len(list_entries(self._case, self._settings)) - len(racers)):
             self._on_done(self._case.name)
@@ -249,7 +258,8 @@ class Measuring:
             if taken is None:
                 continue
             racer.iterations = max(1, min(100, math.ceil(LEAST_SECONDS / taken)))
-            affordable = int(self._settings.budget / (taken * racer.iterations))
+            racer.warm = taken < WARM
+            affordable = int(self._settings.budget / (taken * (racer.iterations + racer.warm)))
             least = LEAST_ROUNDS if taken <= self._settings.budget else 1
             racer.rounds = min(self._settings.rounds, max(least, affordable))
         order = random.Random(self._settings.seed)  # noqa: S311
@@ -264,7 +274,8 @@ class Measuring:
         """Have a contestant do its job; None if it fails, and then it is out."""
         contestant = racer.contestant
         try:
-            return self._workers.ask(contestant.side, "run", name=contestant.name, times=times)
+            ways = {"name": contestant.name, "times": times, "warm": racer.warm}
+            return self._workers.ask(contestant.side, "run", **ways)
         except (AbsentHereError, FailedError) as error:
             self._miss(contestant, "failed", f"while it was measured: {error}")
             racer.rounds = 0
@@ -294,6 +305,13 @@ class Measuring:
         except (AbsentHereError, FailedError):
             # It has a speed; that its memory could not be measured alone is no reason to lose that.
             return None
+
+    def _profile(self, contestant: Contestant) -> None:
+        name, sources = self._case.name, self._sources(contestant)
+        # Like the memory, it is told besides.
+        with contextlib.suppress(AbsentHereError, FailedError):
+            found = self._workers.ask_fresh(contestant.side, "profile", cpus=1, times=LEAST_ROUNDS, **sources)
+            self._found.profiles.append(Profile(name, contestant.name, **found))
 
     def _miss(self, contestant: Contestant, kind: Any, reason: str) -> None:
         self._found.absences.append(Absence(self._case.name, contestant.name, kind, reason))

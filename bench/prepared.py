@@ -33,6 +33,7 @@ class Prepared:
         moved: of the job `training`, the leaves after the first step of the optimizer.
         epsilon: of that job, Adam's.
         clip: of that job, the norm that the gradients are clipped to.
+        program: what was compiled, as text, where it can be had.
         record: of a live port, where its result is from, and what it was computed on.
     """
 
@@ -44,6 +45,7 @@ class Prepared:
     moved: Mapping[str, np.ndarray] = field(default_factory=dict)
     epsilon: float = 1e-7
     clip: float | None = None
+    program: Callable[[], str] | None = None
     record: Record | None = None
 
 

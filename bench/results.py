@@ -50,6 +50,24 @@ class Absence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str
 
 
+class Profile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one contestant's time goes in one case, on one CPU.
+
+    Args:
+        case: the case's name.
+        contestant: its name.
+        step: seconds of a step, the median of a few.
+        floor: seconds of the same matrix products alone, by the same framework on the same CPU.
+        parts: seconds in a step of each of `bench.profiling.KINDS`, as the profiler slows it down.
+    """
+
+    case: str
+    contestant: str
+    step: float
+    floor: float
+    parts: dict[str, float]
+
+
 class CaseFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A case, as far as a report needs it.
 
@@ -94,6 +112,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         versions: by package.
         commit: of this project.
         cases, measurements, absences: what was measured.
+        profiles: where the time goes, of some.
         compilations: how many programs a second `oracle compare` compiled; None if that was not looked at.
     """
 
@@ -110,6 +129,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     measurements: tuple[Measurement, ...]
     absences: tuple[Absence, ...]
     compilations: int | None = None
+    profiles: tuple[Profile, ...] = ()
 
     def find(self, case: str, contestant: str) -> Measurement | None:
         """A measurement, if there is one."""

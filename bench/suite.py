@@ -66,6 +66,7 @@ def run_suite(cases: Sequence[BenchCase], settings: Settings, *, on_done: OnDone
         tuple(found.measurements),
         tuple(found.absences),
         found.compilations,
+        tuple(found.profiles),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bench.analysis import find_exponent, find_floor, median, quartiles, ratio, sweeps
+from bench.analysis import find_exponent, find_floor, median, quartiles, ratio, share_out, sweeps
 from bench.contestants import CONTESTANTS
 from bench.machine import CPUS, LOAD
 from bench.records import Change
@@ -108,6 +108,58 @@ def list_exponents(run: Run) -> list[tuple[str, ...]]:
                 over = f"{cases[0].axis} from {sizes[0]:,} to {sizes[-1]:,}"
                 rows.append((group, over, name, f"{exponent:.2f}"))
     return rows
+
+
+PROFILE_HEADER = (
+    "case",
+    "contestant",
+    "one CPU",
+    "floor, one CPU",
+    "of the floor",
+    "products",
+    "elements",
+    "sums",
+    "copies",
+    "between",
+)
+
+
+def list_profiles(run: Run) -> list[tuple[str, ...]]:
+    """A row for each contestant whose time was looked into, below `PROFILE_HEADER`."""
+    rows = []
+    for each in run.profiles:
+        shares = [f"{share:.0%}" for share in share_out(each).values()]
+        times = show_seconds(each.step), show_seconds(each.floor), show_ratio(each.step / each.floor)
+        rows.append((each.case, each.contestant, *times, *shares))
+    return rows
+
+
+def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
+    """A line for each target that is not met where the contestant's time was looked into."""
+    lines = []
+    for target in targets:
+        profile = next((each for each in run.profiles if each.case == target.where), None)
+        measured = None if profile is None else run.find(target.where, profile.contestant)
+        floor = find_floor(run, target.where)
+        if target.state != "not met" or profile is None or measured is None or floor is None:
+            continue
+        assert target.found is not None
+        assert target.bound is not None
+        # What there is, and what the target asks for, both by the floor.
+        found = median(measured) / median(floor)
+        asked = found * target.bound / target.found
+        shares = share_out(profile)
+        parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        alone = profile.step / profile.floor
+        lines.append(
+            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
+            f"{asked:.2f} times the floor's time, where the step takes {found:.2f}. "
+            f"On one CPU the step takes {alone:.2f} times the floor's, its products alone "
+            f"{shares['products'] * alone:.2f} ({parts}). "
+            f"The second CPU makes the step {profile.step / median(measured):.2f} times as fast, "
+            f"the floor {profile.floor / median(floor):.2f} times."
+        )
+    return lines
 
 
 CHANGE_HEADER = ("case", "contestant", "saved", "now", "ratio", "")

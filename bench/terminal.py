@@ -14,12 +14,14 @@ from bench.results import Run
 from bench.summary import (
     CHANGE_HEADER,
     EXPONENT_HEADER,
+    PROFILE_HEADER,
     STEP_HEADER,
     TARGET_HEADER,
     describe_case,
     list_absences,
     list_changes,
     list_exponents,
+    list_profiles,
     list_steps,
     list_targets,
     warn_of_load,
@@ -54,6 +56,9 @@ def print_run(run: Run, targets: Sequence[Target], console: Console) -> None:
         )
         for line in list_absences(run, case.name):
             console.print(f"  {line}", markup=False, highlight=False)
+        console.print()
+    if profiles := list_profiles(run):
+        _print(console, "where the time goes, on one CPU", PROFILE_HEADER, profiles)
         console.print()
     if exponents := list_exponents(run):
         _print(console, "exponents", EXPONENT_HEADER, exponents)

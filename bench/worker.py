@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import statistics
 import sys
 import time
 import traceback
@@ -116,13 +117,22 @@ class Server:
 
         return jax_side.prepare(name, job, read_case(case))
 
-    def run(self, name: str, times: int) -> float:
-        """Do a contestant's job so many times. Gives the seconds of one."""
+    def run(self, name: str, times: int, warm: bool = False) -> float:
+        """Do a contestant's job so many times. Gives the seconds of one.
+
+        Args:
+            name: the contestant.
+            times: how often.
+            warm: whether to do it once before, outside of the time: what ran in between has emptied the
+                caches, and may be ending still.
+        """
         if name not in self._prepared:
             raise UsageError("another contestant took their common process with it")
         step = self._prepared[name].step
         gc.disable()
         try:
+            if warm:
+                step()
             start = time.perf_counter()
             for _ in range(times):
                 step()
@@ -144,6 +154,33 @@ class Server:
             prepared.step()
         peak = memory.read_peak()
         return None if peak is None or before is None else peak - before
+
+    def profile(self, times: int, **arguments: Any) -> dict[str, Any]:
+        """Say where a contestant's time goes. To be asked of a fresh process that is held to one CPU.
+
+        Args:
+            times: how many steps the median is of.
+            arguments: as `prepare` has them, without the result.
+
+        Returns:
+            The fields of `bench.results.Profile`, without whose it is.
+        """
+        from bench.profiling import profile_step
+
+        prepared = self._make(**arguments)
+        if prepared.program is None:
+            raise UsageError("it is not compiled")
+        step = self._take_median(prepared, times)
+        floor = self._take_median(self._make(**{**arguments, "name": "floor-jax"}), times)
+        return {"step": step, "floor": floor, "parts": profile_step(prepared.step, prepared.program())}
+
+    def _take_median(self, prepared: Prepared, times: int) -> float:
+        taken = []
+        for _ in range(times):
+            start = time.perf_counter()
+            prepared.step()
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken)
 
     def release(self) -> None:
         """Let go of every contestant."""

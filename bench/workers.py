@@ -16,6 +16,9 @@ from bench.contestants import Side
 from oracle.errors import WorkerError
 from oracle.worker_process import describe_end
 
+KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""Has glibc keep freed memory, see mallopt(3). Other C libraries do not know these."""
+
 
 class AbsentHereError(WorkerError):
     """A contestant that cannot take part here: what its process said."""
@@ -71,9 +74,10 @@ class Workers:
             raise FailedError(answer["failed"])
         return answer["done"]
 
-    def ask_fresh(self, side: Side, do: str, /, **arguments: Any) -> Any:
-        """As `ask`, in a process of its own that ends afterwards."""
-        with Workers(self._folder, threads=self._threads, limit=self._limit, verbose=self._verbose) as fresh:
+    def ask_fresh(self, side: Side, do: str, /, *, cpus: int | None = None, **arguments: Any) -> Any:
+        """As `ask`, in a process of its own that ends afterwards, and is held to so many CPUs."""
+        ways = {"threads": cpus or self._threads, "limit": self._limit, "verbose": self._verbose}
+        with Workers(self._folder, **ways) as fresh:
             return fresh.ask(side, do, **arguments)
 
     def stop(self, side: Side) -> None:
@@ -86,11 +90,12 @@ class Workers:
 def pin_environment(threads: int) -> dict[str, str]:
     """The environment of a worker: every library that has a say of its own gets the same threads.
 
-    A first call compiles: what JAX kept of other runs would hide what that takes.
+    A first call compiles: what JAX kept of other runs would hide what that takes. The C library keeps the
+    memory that it was given: a large array's pages are not handed back and asked for anew at every step.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     settings = {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    return {**os.environ, **dict.fromkeys(names, str(threads)), **settings}
+    return {**os.environ, **dict.fromkeys(names, str(threads)), **settings, **KEPT_MEMORY}
 
 
 class _Worker:

@@ -228,7 +228,7 @@ def decode_port(
     )
     greedy, beams = port.greedy_decode, port.beam_search_decode
     if chosen_mode == "function":
-        greedy, beams = tf.function(greedy), tf.function(beams)
+        greedy, beams = as_function(greedy), as_function(beams)
     source = tensors["source"], tensors["source_length"]
     tokens = {"start_token": BOS, "end_token": EOS, "maximum_iterations": options.maximum_iterations}
     penalty = options.length_penalty_weight
@@ -263,7 +263,7 @@ def hear_port(case: Case, *, port: Record, oracle: Record, seed: int = 0) -> Hea
         module, choice.variant.name, case, weights, tensors, eager=False, dtype=tf.float64
     )
     by_name = live.variables_by_name()
-    compute = tf.function(lambda batch: live.step(batch).loss)
+    compute = as_function(lambda batch: live.step(batch).loss)
 
     def loss(point: Arrays) -> float:
         leaves, moved = split_point(point, weights)
@@ -310,11 +310,13 @@ def _run_in_function(
     """Run the port eagerly, in `tf.function`, or compiled by XLA. Gives each run's tensors, and variables."""
     tf = import_tensorflow()
     tensors = {name: tf.constant(array) for name, array in batch.items()}
-    options: dict[str, Any] = {"eager": mode == "eager", "dtype": dtype, "unrolled": mode == UNROLLED}
-    port, sites = load_port(module, variant, case, weights, tensors, **options)
-    step = port.step if mode == "eager" else tf.function(port.step)
+    port = _build_port(module, variant, case, dtype=dtype, unrolled=mode == UNROLLED)
+    step = port.step if mode == "eager" else as_function(port.step)
+    sites = _set_weights(
+        port, case, weights, step if mode == "eager" else step.get_concrete_function, tensors
+    )
     if mode == "xla":
-        step = tf.function(port.step, jit_compile=True)
+        step = as_function(port.step, xla=True)
     computed = [tf.nest.map_structure(_to_numpy, _call_port(step, tensors)) for _ in range(repeats)]
     return [_name_tensors(sites, run) for run in computed], _gradient_variables(sites)
 
@@ -328,7 +330,6 @@ def load_port(
     *,
     eager: bool,
     dtype: Any,
-    unrolled: bool = False,
 ) -> tuple[Port, tuple[Site, ...]]:
     """Make a port with the weights, for all modes but v1.
 
@@ -340,7 +341,6 @@ def load_port(
         tensors: the batch's, for the step in which the port makes its variables.
         eager: whether that step is run, or only traced.
         dtype: TensorFlow's, or a policy of Keras'.
-        unrolled: whether every step of a loop has operations of its own.
 
     Returns:
         The port, and its sites.
@@ -348,16 +348,42 @@ def load_port(
     Raises:
         BridgeError: if the port's variables are not the spec's.
     """
-    tf = import_tensorflow()
+    port = _build_port(module, variant, case, dtype=dtype)
+    step = port.step if eager else as_function(port.step).get_concrete_function
+    return port, _set_weights(port, case, weights, step, tensors)
+
+
+def _build_port(module: Any, variant: str, case: Case, *, dtype: Any, unrolled: bool = False) -> Port:
     form = {"unrolled": True} if unrolled else {}
-    port = _call_port(module.build, case.spec, variant=variant, dtype=dtype, **form)
-    # The port makes its variables at its first step. XLA cannot make any, so `tf.function` goes first.
-    _call_port(port.step if eager else tf.function(port.step).get_concrete_function, tensors)
+    return _call_port(module.build, case.spec, variant=variant, dtype=dtype, **form)
+
+
+def _set_weights(
+    port: Port, case: Case, weights: Arrays, step: Callable[..., Any], tensors: Mapping[str, Any]
+) -> tuple[Site, ...]:
+    """Have a port make its variables, in the first step, and set them. Gives its sites.
+
+    XLA can make no variables: its first step is run, or traced, without.
+    """
+    _call_port(step, tensors)
     sites = find_sites(case.spec, port.convention)
     by_name = _check_variables(sites, port)
     for name, array in write_weights(sites, weights).items():
         by_name[name].assign(array)
-    return port, sites
+    return sites
+
+
+def as_function(computation: Callable[..., Any], *, xla: bool = False) -> Any:
+    """A port's computation in `tf.function`.
+
+    AutoGraph is left out: no port of the zoo has a Python condition on a tensor, and to convert the source of
+    Keras, tfa and typeguard takes two thirds of a port's time, for the same graph.
+
+    Args:
+        computation: the step of a port, or what decodes.
+        xla: whether XLA compiles it.
+    """
+    return import_tensorflow().function(computation, autograph=False, jit_compile=True if xla else None)
 
 
 def _run_in_session(
