@@ -189,7 +189,8 @@ def choose_cases(
         selection: `quick` for one size of the LSTM, `default` for every model and command without the
             sweeps, `full` for all.
         patterns: as `gradient/lstm*/32x32x256`; they go before the selection.
-        memory: whether the peak memory is measured too, of the cases that are meant for it.
+        memory: whether the peak memory is measured too, of the models' cases. That of the longest sequence,
+            which is there for it, always is.
 
     Raises:
         UsageError: if a pattern names none, or there is no such selection.
@@ -211,7 +212,7 @@ def choose_cases(
         chosen = cases
     else:
         raise UsageError(f"no selection {selection!r}; choose from quick, default, full")
-    return chosen if memory else [replace(case, memory=False) for case in chosen]
+    return [case if memory or case.axis else replace(case, memory=False) for case in chosen]
 
 
 def live_case(target: str, *, memory: bool = False) -> BenchCase:

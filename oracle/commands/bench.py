@@ -55,7 +55,8 @@ def bench(
     contestant
         These contestants alone. Can be given several times.
     memory
-        Whether to measure the peak memory, each contestant in a fresh process; by default with --full.
+        Whether to measure the peak memory, each contestant in a fresh process; by default with --full. That
+        of the longest sequence always is.
     rounds
         How often each contestant has its turn; by default 9, with --quick 5. A contestant so slow that this
         would take longer than the budget has fewer, but at least 3.
