@@ -11,8 +11,9 @@ import pytest
 
 from bench.machine import CPUS, LOAD
 from bench.page import render_page, render_report, write_page
+from bench.results import Profile
 from bench.summary import show_seconds
-from tests.bench.runs import make_run
+from tests.bench.runs import SECONDS, make_run
 
 CASE = "gradient/lstm/32x32x256"
 
@@ -47,6 +48,25 @@ def test_the_page_says_what_was_measured_and_what_was_not():
     assert "| sweep-T/lstm | T from 64 to 4,096 | fast | 1.50 |" in page
     assert "met" in page
     assert "not measured" in page
+
+
+def test_a_target_that_is_not_met_is_explained_by_the_floor():
+    parts = {"products": 0.2, "elements": 0.1, "sums": 0.0, "copies": 0.06, "between": 0.04}
+    slow = make_run({**SECONDS, "fast": (0.14, 0.15, 0.16)})
+    run = msgspec.structs.replace(slow, profiles=(Profile(CASE, "fast", 0.3, 0.16, parts),))
+    page = render_page(run, "benchmarks")
+    assert f"| {CASE} | fast | 300 ms | 160 ms | 1.88 | 50% | 25% | 0% | 15% | 10% |" in page
+    # Half of the 200 ms of `tf.function` is 1.25 times the 80 ms of the floor.
+    assert "is 0.75, 0.5 was asked for: 1.25 times the floor's time, where the step takes 1.88." in page
+    assert "its products alone 0.94 (products 50%" in page
+    assert "makes the step 2.00 times as fast, the floor 2.00 times." in page
+    assert "was asked for" in render_report(run, command="oracle bench")
+
+
+def test_what_is_met_needs_no_explanation():
+    parts = dict.fromkeys(("products", "elements", "sums", "copies", "between"), 0.02)
+    run = msgspec.structs.replace(make_run(), profiles=(Profile(CASE, "fast", 0.1, 0.05, parts),))
+    assert "was asked for" not in render_page(run, "benchmarks")
 
 
 def test_a_table_of_the_page_is_a_table():

@@ -9,6 +9,7 @@ import pytest
 
 from bench.cases import BenchCase
 from bench.contestants import CONTESTANTS, SIDES
+from bench.profiling import KINDS
 from bench.suite import Settings, count_turns, run_suite
 from bench.workers import FailedError, Workers, pin_environment
 from oracle.case import random_case, write_case
@@ -88,17 +89,24 @@ def test_memory_is_weighed_in_a_process_of_its_own(workers, sources):
     assert not workers.is_running("numpy")
 
 
-CASE = BenchCase("gradient/tiny/2x3x4", "gradient", SPEC, 2, 3)
+CASE = BenchCase("gradient/tiny/2x3x4", "gradient", SPEC, 2, 3, profile=True)
 
 
 @pytest.mark.jax
 @pytest.mark.slow
 def test_a_run_holds_everyone_who_was_asked(tmp_path):
-    settings = Settings(rounds=3, budget=1.0, threads=1, only=("plain", "flax", "cudnn", "floor-numpy"))
+    settings = Settings(
+        rounds=3, budget=1.0, threads=1, only=("plain", "flax", "fast", "cudnn", "floor-numpy")
+    )
     turns = []
     run = run_suite([CASE], settings, on_done=turns.append)
-    assert len(turns) == count_turns([CASE], settings) == 8
-    assert {each.contestant for each in run.measurements} == {"plain", "flax", "floor-numpy"}
+    assert len(turns) == count_turns([CASE], settings) == 10
+    assert {each.contestant for each in run.measurements} == {"plain", "flax", "fast", "floor-numpy"}
+    (profile,) = run.profiles
+    assert profile.contestant == "fast"
+    assert min(profile.step, profile.floor) > 0
+    assert set(profile.parts) == set(KINDS)
+    assert profile.parts["products"] > 0
     assert [(each.contestant, each.kind) for each in run.absences] == [("cudnn", "absent")]
     for each in run.measurements:
         assert len(each.seconds) == 3
