@@ -233,12 +233,21 @@ def _pull_tanh(
 def _pull_tanh_by_products(
     keys: Array, query: Array, d_scores: Array, d_keys: Array, v: Array
 ) -> tuple[Array, Array, Array]:
-    """The same for a CPU, where XLA's products of matrices are faster than its sums.
-
-    The barrier keeps the slope from being computed once more inside of the product, number by number.
-    """
+    """The same for a CPU, where XLA's products of matrices are faster than its sums."""
     tanh = jnp.tanh(keys + query[:, None])
-    slope = jax.lax.optimization_barrier(1 - tanh * tanh)
+    slope = _write_out(1 - tanh * tanh)
     d_query = jnp.einsum("bm,bmu->bu", d_scores, slope) * v
     of_v = jnp.sum(jnp.einsum("bm,bmu->bu", d_scores, tanh), axis=0)
     return d_query, of_v, d_keys + d_scores[..., None] * slope * v
+
+
+@jax.custom_batching.custom_vmap
+def _write_out(array: Array) -> Array:
+    """The array, written out: XLA would compute it inside of the product that reads it, number by number."""
+    return jax.lax.optimization_barrier(array)
+
+
+@_write_out.def_vmap
+def _write_out_batched(size: int, is_batched: tuple[bool], array: Array) -> tuple[Array, bool]:
+    # JAX 0.4.34 has no rule for the barrier.
+    return _write_out(array), is_batched[0]
