@@ -135,8 +135,8 @@ def list_profiles(run: Run) -> list[tuple[str, ...]]:
 
 
 def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
-    """A line for each target that is not met where the contestant's time was looked into."""
-    lines = []
+    """A line for each target that is not met where the contestant's time was looked into, or over a sweep."""
+    lines = _explain_exponents(run, targets)
     for target in targets:
         profile = next((each for each in run.profiles if each.case == target.where), None)
         measured = None if profile is None else run.find(target.where, profile.contestant)
@@ -158,6 +158,25 @@ def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
             f"{shares['products'] * alone:.2f} ({parts}). "
             f"The second CPU makes the step {profile.step / median(measured):.2f} times as fast, "
             f"the floor {profile.floor / median(floor):.2f} times."
+        )
+    return lines
+
+
+def _explain_exponents(run: Run, targets: Sequence[Target]) -> list[str]:
+    """A line for each exponent that is too large: what becomes of the floor's, and of what keeps less."""
+    lines = []
+    for target in targets:
+        cases = sweeps(run).get(target.where, [])
+        ends = [run.find(case.name, "fast") for case in (*cases[:1], *cases[-1:])]
+        floors = [find_floor(run, case.name) for case in (*cases[:1], *cases[-1:])]
+        ratios = [show_ratio(ratio(*pair)) for pair in zip(ends, floors, strict=True)]
+        if target.state != "not met" or len(ratios) != 2:
+            continue
+        kept = show_ratio(find_exponent(run, cases, "fast-remat"))
+        lines.append(
+            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
+            f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
+            f"longest. Rematerialised, where the loop keeps the less the longer it is, the exponent is {kept}."
         )
     return lines
 

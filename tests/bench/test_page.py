@@ -63,10 +63,15 @@ def test_a_target_that_is_not_met_is_explained_by_the_floor():
     assert "was asked for" in render_report(run, command="oracle bench")
 
 
+def test_an_exponent_that_is_too_large_is_explained():
+    page = render_page(make_run(), "benchmarks")
+    assert "4,096 is 1.50, 1.05 was asked for: the step takes - times the floor's time at the shortest" in page
+
+
 def test_what_is_met_needs_no_explanation():
     parts = dict.fromkeys(("products", "elements", "sums", "copies", "between"), 0.02)
     run = msgspec.structs.replace(make_run(), profiles=(Profile(CASE, "fast", 0.1, 0.05, parts),))
-    assert "was asked for" not in render_page(run, "benchmarks")
+    assert f"- {CASE}: " not in render_page(run, "benchmarks")
 
 
 def test_a_table_of_the_page_is_a_table():
