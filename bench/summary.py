@@ -176,7 +176,7 @@ def _explain_exponents(run: Run, targets: Sequence[Target]) -> list[str]:
         lines.append(
             f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
             f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
-            f"longest. Rematerialised, where the loop keeps the less the longer it is, the exponent is {kept}."
+            f"longest. Rematerialised, where the loop keeps less the longer it is, the exponent is {kept}."
         )
     return lines
 

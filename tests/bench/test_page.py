@@ -65,7 +65,9 @@ def test_a_target_that_is_not_met_is_explained_by_the_floor():
 
 def test_an_exponent_that_is_too_large_is_explained():
     page = render_page(make_run(), "benchmarks")
-    assert "4,096 is 1.50, 1.05 was asked for: the step takes - times the floor's time at the shortest" in page
+    assert (
+        "4,096 is 1.50, 1.05 was asked for: the step takes - times the floor's time at the shortest" in page
+    )
 
 
 def test_what_is_met_needs_no_explanation():
