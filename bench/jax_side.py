@@ -147,8 +147,8 @@ def _compile(
 
     step()
     clock.lap()
-    made = {"trace": trace, "compile": compiling, "first": clock.total()}
-    return step, {**made, "program": compiled.as_text}
+    times = {"trace": trace, "compile": compiling, "first": clock.total()}
+    return step, {**times, "program": compiled.as_text}
 
 
 def _prepare_training(

@@ -15,7 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from oracle.errors import WorkerError
 from oracle.frameworks import import_jax
@@ -24,7 +24,7 @@ Kind = Literal["products", "elements", "sums", "copies", "between"]
 """Products of matrices; what is computed element by element; sums over an axis; what only moves numbers; and
 all that is no operation: loops, and the start of each operation."""
 
-KINDS: tuple[Kind, ...] = ("products", "elements", "sums", "copies", "between")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _PRODUCTS = {"dot", "convolution", "custom-call"}
 _SUMS = {"reduce", "reduce-window"}

@@ -12,6 +12,7 @@ import os
 import statistics
 import sys
 import time
+import timeit
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -170,17 +171,11 @@ class Server:
         prepared = self._make(**arguments)
         if prepared.program is None:
             raise UsageError("it is not compiled")
-        step = self._take_median(prepared, times)
-        floor = self._take_median(self._make(**{**arguments, "name": "floor-jax"}), times)
-        return {"step": step, "floor": floor, "parts": profile_step(prepared.step, prepared.program())}
-
-    def _take_median(self, prepared: Prepared, times: int) -> float:
-        taken = []
-        for _ in range(times):
-            start = time.perf_counter()
-            prepared.step()
-            taken.append(time.perf_counter() - start)
-        return statistics.median(taken)
+        floor = self._make(**{**arguments, "name": "floor-jax"})
+        step, alone = (
+            statistics.median(timeit.repeat(each.step, number=1, repeat=times)) for each in (prepared, floor)
+        )
+        return {"step": step, "floor": alone, "parts": profile_step(prepared.step, prepared.program())}
 
     def release(self) -> None:
         """Let go of every contestant."""
