@@ -18,6 +18,7 @@ from oracle.case import Case, cast_case, jitter_case
 from oracle.frameworks import import_jax, precise_jax
 from oracle.spec import AttentionNMT, EncoderDecoder, Spec
 from oracle.steps.leaves import flatten_leaves, nest_leaves
+from oracle.steps.sequential_sums import sum_in_sequence
 from oracle.text import BOS, EOS
 from oracle.tolerance import FLOAT32_RUNS
 
@@ -37,16 +38,21 @@ def start(threads: int) -> None:
 
 
 def compute_truth(case: Case) -> list[Tensors]:
-    """The loss and the gradients of the plain path: in float64, then the yardstick's runs in float32."""
+    """The loss and the gradients of the plain path: in float64, then the yardstick's runs in float32.
+
+    Of the yardstick there are all that a comparison may ask for: those with sums in sequence too.
+    """
     jax = import_jax()
     with precise_jax():
-        compute = jax.jit(_reduce(find_step(case.spec, "plain")))
-        runs = [(case, "float64")]
-        runs += [(jitter_case(case, number), "float32") for number in range(FLOAT32_RUNS)]
+        step = _reduce(find_step(case.spec, "plain"))
+        compute, in_sequence = jax.jit(step), jax.jit(sum_in_sequence(step))
+        jittered = [jitter_case(case, number) for number in range(FLOAT32_RUNS)]
+        runs = [(compute, case, "float64")]
+        runs += [(each, moved, "float32") for each in (compute, in_sequence) for moved in jittered]
         computed = []
-        for each, dtype in runs:
-            weights, batch = cast_case(each, dtype)
-            computed.append(_name(*jax.device_get(compute(nest_leaves(weights), batch))))
+        for each, moved, dtype in runs:
+            weights, batch = cast_case(moved, dtype)
+            computed.append(_name(*jax.device_get(each(nest_leaves(weights), batch))))
     return computed
 
 

@@ -66,12 +66,19 @@ def prepare_port(name: str, target: str, *, seed: int) -> Prepared:
 
 
 def compute_truth(target: str, *, seed: int) -> list[Record]:
-    """The mirrored oracle's records of a live port: in float64, then the yardstick's in float32."""
+    """The mirrored oracle's records of a live port: in float64, then all of the yardstick's in float32."""
     from oracle.bridge.mirror.run_oracle_side import run_oracle_side
 
     port, run = run_live(target, dtype="float32", mode="eager", seed=seed)
     truth = run_oracle_side(port, run, dtype="float64")
-    return [*truth, *run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))]
+    yardstick = [
+        record
+        for in_sequence in (False, True)
+        for record in run_oracle_side(
+            port, run, dtype="float32", jitters=range(FLOAT32_RUNS), sums_in_sequence=in_sequence
+        )
+    ]
+    return [*truth, *yardstick]
 
 
 def prepare_mirror(target: str, *, seed: int) -> Prepared:

@@ -26,7 +26,6 @@ from bench.results import Absence, CaseFacts, Measurement, Profile
 from bench.workers import AbsentHereError, FailedError, Workers
 from oracle.case import Case, random_case, read_case, write_case
 from oracle.errors import OracleError
-from oracle.tolerance import FLOAT32_RUNS
 
 LEAST_ROUNDS = 3
 """So many rounds every contestant gets, unless a single step takes longer than the whole budget: then one."""
@@ -70,9 +69,8 @@ class Settings:
 
 @dataclass
 class Found:
-    """What has been measured so far."""
+    """What has been measured of a case so far."""
 
-    cases: list[CaseFacts] = field(default_factory=list)
     measurements: list[Measurement] = field(default_factory=list)
     absences: list[Absence] = field(default_factory=list)
     profiles: list[Profile] = field(default_factory=list)
@@ -125,7 +123,8 @@ class Measuring:
         self._case, self._workers, self._settings = case, workers, settings
         self._found, self._on_done = found, on_done
         self._path = folder / "case.safetensors"
-        self._truths = [folder / f"truth-{number}.safetensors" for number in range(1 + FLOAT32_RUNS)]
+        self._folder = folder
+        self._truths: list[Path] = []
         self._result = folder / "result.safetensors"
         self._made: Case | None = None
         self._ended: set[Side] = set()
@@ -135,8 +134,7 @@ class Measuring:
         try:
             self._measure()
         except OracleError as error:
-            of_others = (absence for absence in self._found.absences if absence.case != self._case.name)
-            self._found.absences = list(of_others)
+            self._found.absences = []
             for contestant, _ in list_entries(self._case, self._settings):
                 self._miss(contestant, "failed", f"the case could not be made: {error}")
                 self._on_done(self._case.name)
@@ -185,9 +183,9 @@ class Measuring:
 
     def _ask_truth(self) -> None:
         sources = {"job": self._case.job, "case": str(self._path), "target": self._case.target}
-        results = [str(path) for path in self._truths]
+        sources |= {"seed": self._settings.seed, "folder": str(self._folder)}
         try:
-            self._workers.ask("jax", "truth", **sources, seed=self._settings.seed, results=results)
+            self._truths = [Path(path) for path in self._workers.ask("jax", "truth", **sources)]
         except (AbsentHereError, FailedError) as error:
             raise OracleError(f"{self._case.name}: the oracle could not be run: {error}") from error
 

@@ -113,6 +113,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         commit: of this project.
         cases, measurements, absences: what was measured.
         profiles: where the time goes, of some.
+        budget: seconds that a contestant's rounds could take in a case; None in records without it.
         compilations: how many programs a second `oracle compare` compiled; None if that was not looked at.
     """
 
@@ -130,6 +131,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     absences: tuple[Absence, ...]
     compilations: int | None = None
     profiles: tuple[Profile, ...] = ()
+    budget: float | None = None
 
     def find(self, case: str, contestant: str) -> Measurement | None:
         """A measurement, if there is one."""

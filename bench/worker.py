@@ -190,21 +190,25 @@ class Server:
             import_jax().clear_caches()
         memory.trim()
 
-    def truth(self, job: str, case: str, target: str, seed: int, results: list[str]) -> None:
-        """Write what the oracle says: in float64, and the yardstick in float32."""
+    def truth(self, job: str, case: str, target: str, seed: int, folder: str) -> list[str]:
+        """Write what the oracle says: in float64, and the yardstick in float32. Gives the files."""
         if target:
             from bench.live_side import compute_truth as compute_live
 
-            for path, record in zip(results, compute_live(target, seed=seed), strict=True):
+            records = compute_live(target, seed=seed)
+            paths = _number_paths(folder, len(records))
+            for path, record in zip(paths, records, strict=True):
                 write_record(record, path)
-            return
+            return paths
         from bench.jax_side import compute_truth, decode_truth
 
         read = read_case(case)
         computed = [decode_truth(read)] if job == "beam" else compute_truth(read)
-        for path, tensors in zip(results, computed, strict=job != "beam"):
+        paths = _number_paths(folder, len(computed))
+        for path, tensors in zip(paths, computed, strict=True):
             arrays = {name: np.asarray(array) for name, array in tensors.items()}
             write_arrays(path, arrays, kind=KIND, format=FORMAT, header={"none": []})
+        return paths
 
     def trained(self, port: str, rows: int, case: str) -> None:
         """Write a case of a port's trained weights."""
@@ -226,6 +230,10 @@ class Server:
                 "gpu" if import_tensorflow().config.list_physical_devices("GPU") else "cpu"
             )
         return found
+
+
+def _number_paths(folder: str, count: int) -> list[str]:
+    return [f"{folder}/truth-{number}.safetensors" for number in range(count)]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from oracle.errors import UsageError
 from oracle.inquiry import Inquiry, Questions
 from oracle.judgement import WitnessWhen
 from oracle.record import Record
-from oracle.runner import Runner, run_rounded
+from oracle.runner import Runner, run_more
 from oracle.series import read_series, sunspots
 from oracle.spec import EncoderDecoder, Spec
 from oracle.text import load_texts, read_pairs
@@ -98,8 +98,8 @@ def check(
         yardstick = [run.result() for run in oracle.yardstick] if dtype == "float32" else []
         port = future.result()
         on_done(f"{choice.name} in {dtype}")
-        ask_spread = functools.partial(run_rounded, runner, case, model=choice.name)
-        comparison = compare_closely(port, truth, ask_spread, yardstick=yardstick)
+        ask_more = functools.partial(run_more, runner, case, model=choice.name, dtype=dtype)
+        comparison = compare_closely(port, truth, ask_more, yardstick=yardstick)
         inquiries.append(Inquiry(comparison, runner, case, port, truth, questions=questions))
     for inquiry in inquiries:
         yield inquiry.finish(on_done=on_done)

@@ -108,9 +108,9 @@ class Comparison(msgspec.Struct, frozen=True):
         return when == "always" or (when == "on-finding" and not self.matches)
 
     @property
-    def wants_spread(self) -> bool:
-        """Whether a float64 tensor differs, by what may be no more than float64 leaves open."""
-        return self.port.dtype == "float64" and any(row.status in ("mismatch", "zero") for row in self.rows)
+    def wants_more_runs(self) -> bool:
+        """Whether a tensor differs by what may be no more than roundings leave open, or their order."""
+        return any(row.status in ("mismatch", "zero") for row in self.rows)
 
     @property
     def findings(self) -> tuple[Row, ...]:
@@ -140,10 +140,11 @@ def compare_records(
         port: the port's record, in float64 or float32.
         oracle: the oracle's record, in float64: the truth.
         yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
-            case jittered by roundings (`oracle.case.jitter_case`).
+            case jittered by roundings (`oracle.case.jitter_case`); where a comparison with these
+            `wants_more_runs`, the same once more with sums in sequence.
         spread: for a float64 port, the oracle's records in float64 under roundings of the case
             (`oracle.run_jax.run_oracle(jitter=...)`): what float64 itself leaves open of a tensor. They are
-            worth asking for where a comparison without them `wants_spread`.
+            worth asking for where a comparison without them `wants_more_runs`.
         only: the names of the tensors to compare, where a port does not give all of them; the report
             says what was left out. The gradients of the weights are compared whether named or not. By
             default all are, and one that the port does not give is a finding.
@@ -182,17 +183,18 @@ def compare_records(
 def compare_closely(
     port: Record,
     oracle: Record,
-    ask_spread: Callable[[], Sequence[Record]],
+    ask_more: Callable[[], Sequence[Record]],
     *,
     yardstick: Sequence[Record] = (),
     only: Collection[str] | None = None,
 ) -> Comparison:
-    """As `compare_records`, with the oracle's spread asked for only where a float64 tensor differs.
+    """As `compare_records`, with further runs of the oracle asked for only where a tensor differs.
 
     Args:
         port: the port's record.
         oracle: the oracle's, in float64.
-        ask_spread: gives the oracle's records in float64 under roundings of the case.
+        ask_more: gives the oracle's records, in the port's precision: in float64 under roundings of the case,
+            in float32 so and with sums in sequence (`oracle.runner.run_more`).
         yardstick: as of `compare_records`.
         only: as of `compare_records`.
 
@@ -200,9 +202,11 @@ def compare_closely(
         RecordError: as `compare_records`.
     """
     comparison = compare_records(port, oracle, yardstick=yardstick, only=only)
-    if not comparison.wants_spread:
+    if not comparison.wants_more_runs:
         return comparison
-    return compare_records(port, oracle, spread=ask_spread(), only=only)
+    if port.origin.dtype == "float32":
+        return compare_records(port, oracle, yardstick=[*yardstick, *ask_more()], only=only)
+    return compare_records(port, oracle, spread=ask_more(), only=only)
 
 
 def _check_records(

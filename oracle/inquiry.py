@@ -22,7 +22,7 @@ from oracle.hearing import judge_records
 from oracle.judgement import Hearing, Judgement, WitnessWhen
 from oracle.localisation import Localisation
 from oracle.record import Record
-from oracle.runner import Runner, run_rounded
+from oracle.runner import Runner, run_more
 
 T = TypeVar("T")
 
@@ -100,8 +100,8 @@ class Inquiry:
                     Judgement("unknown", (f"{said}: {port.failure.message}",), self._case.seed)
                 )
             model = port.origin.model
-            ask_spread = functools.partial(run_rounded, self._runner, self._case, model=model)
-            comparison = compare_closely(port, self._truth, ask_spread)
+            ask_more = functools.partial(run_more, self._runner, self._case, model=model, dtype="float64")
+            comparison = compare_closely(port, self._truth, ask_more)
             if self._comparison.findings and comparison.matches:
                 said = "in float64 every tensor matches: what differs is precision"
                 return self._answer(Judgement("precision", (said,), self._case.seed))

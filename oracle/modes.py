@@ -22,7 +22,7 @@ from oracle.live_port import MODES as LIVE_MODES
 from oracle.live_port import LiveRecords, record_live
 from oracle.record import Record
 from oracle.run_tf import BITWISE, POLICIES, UNROLLED, describe_repeats
-from oracle.runner import Runner, run_rounded
+from oracle.runner import Runner, run_more
 from oracle.tolerance import FLOAT32_RUNS, root_mean_square
 from oracle.zoo import MODES, Choice
 
@@ -106,10 +106,10 @@ def check_modes(
         started = {
             (mode, dtype): _start(runner, case, choice, mode, dtype) for mode in ROWS for dtype in COLUMNS
         }
-        truth, yardstick, ask_spread = _run_oracle(runner, case, choice)
+        truth, yardstick, ask_more = _run_oracle(runner, case, choice)
         outcomes = []
         for (mode, dtype), future in started.items():
-            outcomes.append(hold_outcome(mode, dtype, future, truth, yardstick, ask_spread))
+            outcomes.append(hold_outcome(mode, dtype, future, truth, yardstick, ask_more))
             on_done(f"{choice.name}, {mode}, {dtype}")
         where = f"weights: {case.weights_from}; data: {case.data_from}; seed {case.seed}"
         yield ModeTable(choice.name, where, tuple(outcomes))
@@ -124,16 +124,16 @@ def _start(runner: Runner, case: Case, choice: Choice, mode: str, dtype: str) ->
 
 def _run_oracle(
     runner: Runner, case: Case, choice: Choice
-) -> tuple[Record, list[Record], Callable[[], list[Record]]]:
-    """The truth, the yardstick of float32, and what asks for the spread of float64, once for all modes."""
+) -> tuple[Record, list[Record], Callable[[str], list[Record]]]:
+    """The truth, the yardstick of float32, and what asks for further runs, once for all modes."""
 
     def run(case: Case, dtype: str) -> Future[Record]:
         return runner.run("jax", case, model=choice.name, mode=None, dtype=dtype)
 
     truth = run(case, "float64")
     yardstick = [run(jitter_case(case, number), "float32") for number in range(FLOAT32_RUNS)]
-    ask_spread = functools.cache(functools.partial(run_rounded, runner, case, model=choice.name))
-    return truth.result(), [future.result() for future in yardstick], ask_spread
+    ask_more = functools.cache(lambda dtype: run_more(runner, case, model=choice.name, dtype=dtype))
+    return truth.result(), [future.result() for future in yardstick], ask_more
 
 
 def hold_outcome(
@@ -142,7 +142,7 @@ def hold_outcome(
     future: Future[Record] | str,
     truth: Record,
     yardstick: Sequence[Record],
-    ask_spread: Callable[[], Sequence[Record]],
+    ask_more: Callable[[str], Sequence[Record]],
 ) -> Outcome:
     """Hold one run, or the reason why there is none, against the oracle.
 
@@ -152,14 +152,16 @@ def hold_outcome(
         future: the port's record, or why there is none.
         truth: the oracle's record in float64.
         yardstick: its records in float32, for a port in float32.
-        ask_spread: gives its records under roundings of the case in float64, where they are needed.
+        ask_more: gives its further records in a precision, where they are needed (`oracle.runner.run_more`).
     """
     if isinstance(future, str):
         return Outcome(mode, dtype, "cannot", reason=future)
     record = future.result()
     if dtype in POLICIES:
         return _tell_mixed(mode, dtype, record, truth)
-    comparison = compare_closely(record, truth, ask_spread, yardstick=yardstick if dtype == "float32" else ())
+    comparison = compare_closely(
+        record, truth, lambda: ask_more(dtype), yardstick=yardstick if dtype == "float32" else ()
+    )
     return _tell(mode, dtype, comparison, record.origin.flags.get("repeats", ""))
 
 

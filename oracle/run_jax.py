@@ -37,6 +37,7 @@ def run_oracle(
     mode: str | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     jitter: int = 0,
+    sums_in_sequence: bool = False,
     path: Path = DEFAULT_PATH,
     mesh: DataMesh | None = None,
 ) -> Record:
@@ -50,6 +51,8 @@ def run_oracle(
         dtype: the precision of every computation.
         jitter: 0 for the case itself; every other number moves each of the case's numbers to a neighbouring
             one of the dtype, for what roundings alone do to the results.
+        sums_in_sequence: whether sums over rows and steps are taken one after another, on one device and
+            compiled, for what another order of summation does to the results. The path is chosen for that.
         path: which of the two ways of computing the same numbers.
         mesh: over which devices the batch is spread; by default none.
 
@@ -66,11 +69,14 @@ def run_oracle(
         raise UsageError(f"the oracle runs over a mesh compiled, not eagerly; leave out {mesh}")
     import_jax()
     with precise_jax():
+        if sums_in_sequence:
+            mode, mesh = "jit", None
+            path = choose_sequential_path(case.spec, case.batch, dtype=dtype, path=path)
         step = find_step(case.spec)
-        is_compiled = mode == "jit"
-        compute = (
-            compile_step(case.spec, path, mesh) if is_compiled else step.differentiate(case.spec, path=path)
-        )
+        if mode == "jit":
+            compute = compile_step(case.spec, path, mesh, sums_in_sequence=sums_in_sequence)
+        else:
+            compute = step.differentiate(case.spec, path=path)
         weights, batch = cast_case(case, dtype)
         if jitter:
             weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
@@ -164,6 +170,17 @@ def describe_path(
         return flags
     sizes = {"itemsize": np.dtype(dtype).itemsize, "limit_bytes": limit_kept(mesh)}
     return flags | {"rematerialised": find_step(spec).choose_segments(spec, batch, **sizes).describe()}
+
+
+def choose_sequential_path(spec: Spec, batch: Mapping[str, Any], *, dtype: str, path: Path) -> Path:
+    """The path to sum in sequence by: the plain one, whose loops add each step's share of a gradient in turn.
+
+    It keeps several times what the fast one does, so that where memory could be short it is `path`.
+    """
+    if path == "plain":
+        return path
+    fast = find_step(spec).choose_segments(spec, batch, itemsize=np.dtype(dtype).itemsize)
+    return "plain" if 4 * fast.kept_bytes <= fast.limit_bytes else path
 
 
 def _versions() -> dict[str, str]:
@@ -268,13 +285,27 @@ def _compile_decoding(spec: AttentionNMT, options: DecodeOptions) -> Callable[..
 
 @functools.cache
 def compile_step(
-    spec: Spec, path: Path = DEFAULT_PATH, mesh: DataMesh | None = None
+    spec: Spec,
+    path: Path = DEFAULT_PATH,
+    mesh: DataMesh | None = None,
+    *,
+    sums_in_sequence: bool = False,
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Any]]:
-    """One program for each spec, path and mesh, which JAX compiles for each shape and dtype it meets."""
+    """One program for each of these, which JAX compiles for each shape and dtype it meets.
+
+    Args:
+        spec: the model.
+        path: by which path.
+        mesh: over which devices.
+        sums_in_sequence: whether sums over rows are taken row after row (`oracle.steps.sequential_sums`).
+    """
     import jax
 
+    from oracle.steps.sequential_sums import sum_in_sequence
+
     sizes = {} if mesh is None else {"limit_bytes": limit_kept(mesh), "shards": mesh.data}
-    return jax.jit(find_step(spec).differentiate(spec, path=path, **sizes))
+    step = find_step(spec).differentiate(spec, path=path, **sizes)
+    return jax.jit(sum_in_sequence(step) if sums_in_sequence else step)
 
 
 def find_step(spec: Spec) -> ModuleType:

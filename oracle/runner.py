@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 
 import msgspec
 
-from oracle.case import Case, write_case
+from oracle.case import Case, jitter_case, write_case
 from oracle.decoding import DecodeOptions, Decoding, read_decoding
 from oracle.explanation import Explanation
 from oracle.hearing import read_hearing
@@ -27,7 +27,7 @@ from oracle.mesh import DataMesh
 from oracle.record import Record, read_record, write_record
 from oracle.steps.paths import DEFAULT_PATH
 from oracle.steps.paths import Path as OraclePath
-from oracle.tolerance import FLOAT64_RUNS
+from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
 from oracle.worker_process import WorkerProcess
 
 Side = Literal["tf", "jax"]
@@ -52,8 +52,9 @@ class Runner(Protocol):
         dtype: str,
         repeats: int = 1,
         jitter: int = 0,
+        sums_in_sequence: bool = False,
     ) -> Future[Record]:
-        """Run a case on one side, a port as often as asked, the oracle jittered if asked.
+        """Run a case on one side, a port as often as asked, the oracle jittered or summing so if asked.
 
         The future raises what the side raised.
         """
@@ -82,11 +83,23 @@ class Runner(Protocol):
         ...
 
 
-def run_rounded(runner: Runner, case: Case, *, model: str) -> list[Record]:
-    """The oracle's records under roundings of a case, in float64: what `compare_closely` asks for."""
-    numbers = range(1, FLOAT64_RUNS + 1)
+def run_more(runner: Runner, case: Case, *, model: str, dtype: str) -> list[Record]:
+    """The oracle's further records that `compare_closely` asks for.
+
+    Args:
+        runner: what runs the oracle.
+        case: what was compared.
+        model: the port that was.
+        dtype: its precision. In float64 they are under roundings of the case; in float32 so too, and with
+            sums in sequence.
+    """
+    if dtype == "float32":
+        jittered = [jitter_case(case, number) for number in range(FLOAT32_RUNS)]
+        options = [(each, {"sums_in_sequence": True}) for each in jittered]
+    else:
+        options = [(case, {"jitter": number}) for number in range(1, FLOAT64_RUNS + 1)]
     runs = [
-        runner.run("jax", case, model=model, mode=None, dtype="float64", jitter=number) for number in numbers
+        runner.run("jax", each, model=model, mode=None, dtype=dtype, **further) for each, further in options
     ]
     return [run.result() for run in runs]
 
@@ -119,6 +132,7 @@ class InProcess:
         dtype: Any,
         repeats: int = 1,
         jitter: int = 0,
+        sums_in_sequence: bool = False,
     ) -> Future[Record]:
         """Run a case on one side, now."""
         if side == "tf":
@@ -128,6 +142,7 @@ class InProcess:
         from oracle.run_jax import run_oracle
 
         options = {"mode": mode, "dtype": dtype, "jitter": jitter, "path": self._path, "mesh": self._mesh}
+        options["sums_in_sequence"] = sums_in_sequence
         return _do_now(lambda: run_oracle(case, model=model, **options))
 
     def decode(
@@ -216,13 +231,15 @@ class TwoProcesses:
         dtype: str,
         repeats: int = 1,
         jitter: int = 0,
+        sums_in_sequence: bool = False,
     ) -> Future[Record]:
         """Ask a side to run a case, when it has done what it was asked before."""
         case_path, record_path = self._new_path("case"), self._new_path("record")
         write_case(case, case_path)
         request = {"do": "run", "side": side, "case": str(case_path), "record": str(record_path)}
         request |= {"model": model, "mode": mode, "dtype": dtype}
-        request |= {"repeats": repeats} if side == "tf" else {"jitter": jitter, "path": self._path}
+        of_oracle = {"jitter": jitter, "sums_in_sequence": sums_in_sequence, "path": self._path}
+        request |= {"repeats": repeats} if side == "tf" else of_oracle
         request |= {"mesh": str(self._mesh)} if side == "jax" and self._mesh is not None else {}
         return self._workers[side].submit(request, lambda: read_record(record_path))
 

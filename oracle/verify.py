@@ -7,6 +7,7 @@ comparison (`oracle.tolerance`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,7 +25,13 @@ from oracle.mesh import DataMesh, run_step
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
 from oracle.record import STEPS, Record
-from oracle.run_jax import compile_step, describe_oracle, describe_path, find_step
+from oracle.run_jax import (
+    choose_sequential_path,
+    compile_step,
+    describe_oracle,
+    describe_path,
+    find_step,
+)
 from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
 from oracle.steps.paths import DEFAULT_PATH, Path
@@ -33,8 +40,9 @@ from oracle.user_code import load_object
 
 Arrays = Mapping[str, np.ndarray]
 
-Compute = Callable[[Arrays, Arrays], dict[str, np.ndarray | None]]
-"""What the oracle computes of leaves and a batch: tensors by the names that a record has."""
+Compute = Callable[[Arrays, Arrays, bool], dict[str, np.ndarray | None]]
+"""What the oracle computes of leaves and a batch, and whether with its sums in sequence: tensors by the names
+that a record has."""
 
 
 def verify_record(
@@ -131,15 +139,9 @@ def _hold(oracle: _Oracle, rebuilt: Rebuilt, tolerance: float | None) -> Compari
         return compare_assumed(port, truth, tolerance=tolerance)
     runs = range(FLOAT32_RUNS if port.origin.dtype == "float32" else 0)
     yardstick = [_run(oracle, _jitter(rebuilt, number), "float32") for number in runs]
+    ask_more = functools.partial(_run_more, oracle, rebuilt, port.origin.dtype)
+    comparison = compare_closely(port, truth, ask_more, yardstick=yardstick, only=shared)
     # What the record lacks is in the notes; no one asked to leave it out.
-    numbers = range(1, FLOAT64_RUNS + 1)
-    comparison = compare_closely(
-        port,
-        truth,
-        lambda: [_run(oracle, _jitter(rebuilt, number, "float64"), "float64") for number in numbers],
-        yardstick=yardstick,
-        only=shared,
-    )
     return msgspec.structs.replace(comparison, left_out=())
 
 
@@ -148,11 +150,26 @@ def _is_weight_gradient(name: str) -> bool:
     return name.startswith("gradient/") and not name.startswith(others)
 
 
-def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> Record:
+def _run_more(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> list[Record]:
+    """What a comparison asks for: see `oracle.runner.run_more`."""
+    import jax
+
+    if dtype == "float64":
+        moved = [_jitter(rebuilt, number, "float64") for number in range(1, FLOAT64_RUNS + 1)]
+        return [_run(oracle, each, dtype) for each in moved]
+    moved = [_jitter(rebuilt, number) for number in range(FLOAT32_RUNS)]
+    try:
+        return [_run(oracle, each, dtype, sums_in_sequence=True) for each in moved]
+    except jax.errors.JAXTypeError:
+        # A person's own loss that looks at values cannot be traced, and so not be given another order.
+        return []
+
+
+def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str, *, sums_in_sequence: bool = False) -> Record:
     batch = _cast(rebuilt.batch, dtype)
     path, flags = oracle.path, {}
     with precise_jax():
-        tensors = oracle.compute(_cast(rebuilt.weights, dtype), batch)
+        tensors = oracle.compute(_cast(rebuilt.weights, dtype), batch, sums_in_sequence)
         if path is not None:
             flags = describe_path(rebuilt.spec, batch, path=path, dtype=dtype, mesh=oracle.mesh)
     origin = describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype, flags=flags)
@@ -161,10 +178,14 @@ def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> Record:
 
 def _prepare_model(spec: Spec, path: Path, mesh: DataMesh | None) -> Compute:
     """The oracle's own model of a spec."""
-    step, compiled = find_step(spec), compile_step(spec, path, mesh)
+    step = find_step(spec)
 
-    def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
-        return step.name_tensors(spec, run_step(compiled, nest_leaves(weights), batch, mesh=mesh))
+    def compute(weights: Arrays, batch: Arrays, sums_in_sequence: bool) -> dict[str, np.ndarray | None]:
+        taken, devices = path, mesh
+        if sums_in_sequence:
+            taken, devices = choose_sequential_path(spec, batch, dtype="float32", path=path), None
+        compiled = compile_step(spec, taken, devices, sums_in_sequence=sums_in_sequence)
+        return step.name_tensors(spec, run_step(compiled, nest_leaves(weights), batch, mesh=devices))
 
     return compute
 
@@ -174,6 +195,8 @@ def _prepare_module(
 ) -> tuple[Rebuilt, Compute]:
     """A person's own loss, differentiated by every weight that the port trains."""
     import jax
+
+    from oracle.steps.sequential_sums import sum_in_sequence
 
     check_inputs(record, needs_batch=False)
     name = module if isinstance(module, str) else getattr(module, "__name__", "the module")
@@ -202,15 +225,21 @@ def _prepare_module(
             )
         return value, dict(outputs)
 
-    def compute(weights: Arrays, batch: Arrays) -> dict[str, np.ndarray | None]:
+    differentiate = jax.value_and_grad(value_of, has_aux=True)
+    differentiate_in_sequence = jax.jit(sum_in_sequence(differentiate))
+
+    def compute(weights: Arrays, batch: Arrays, sums_in_sequence: bool) -> dict[str, np.ndarray | None]:
+        step = differentiate_in_sequence if sums_in_sequence else differentiate
         moved = {path: jax.numpy.asarray(weights[path]) for path in trained}
         still = {path: array for path, array in weights.items() if path not in moved}
         arrays = {key: jax.numpy.asarray(array) for key, array in batch.items()}
         try:
-            (value, outputs), gradients = jax.value_and_grad(value_of, has_aux=True)(moved, still, arrays)
+            (value, outputs), gradients = step(moved, still, arrays)
         except UsageError:
             raise
         except (Exception, SystemExit) as error:
+            if sums_in_sequence and isinstance(error, jax.errors.JAXTypeError):
+                raise
             raise UsageError(f"{name}: raised {type(error).__name__}: {error}") from error
         computed = {f"output/{key}": output for key, output in outputs.items()}
         computed |= {"loss": value} | {f"gradient/{path}": gradients[path] for path in trained}

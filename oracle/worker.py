@@ -84,7 +84,7 @@ def _name_kind(error: OracleError) -> str:
 def _serve(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["do"] == "run":
         case = read_case(request["case"])
-        names = ("model", "mode", "dtype", "repeats", "jitter", "path")
+        names = ("model", "mode", "dtype", "repeats", "jitter", "sums_in_sequence", "path")
         options = {name: request[name] for name in names if name in request}
         if "mesh" in request:
             options["mesh"] = parse_mesh(request["mesh"])

@@ -27,6 +27,7 @@ def bench(
     seed: int = 0,
     read: Path | None = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
+    resume: Annotated[bool, Parameter(negative="")] = False,
     report: Path | None = None,
     page: Path | None = None,
     compare: Path | None = None,
@@ -69,7 +70,10 @@ def bench(
     read
         Measure nothing: take the record that --output wrote.
     output
-        Write the record to this JSON file, which pytest-benchmark reads too.
+        Write the record to this JSON file, which pytest-benchmark reads too; after every case, so that
+        nothing is lost of a run that is broken off.
+    resume
+        Go on with the run that --output has begun, if there is one: of this machine, commit and settings.
     report
         Write a report for people to this HTML file.
     page
@@ -89,7 +93,7 @@ def bench(
     from bench.machine import count_cpus
     from bench.page import render_report, write_page
     from bench.records import compare_runs, read_run, write_run
-    from bench.suite import Settings, count_turns, run_suite
+    from bench.suite import Settings, count_turns, leave_out_measured, run_suite
     from bench.targets import check_targets as list_targets
     from bench.targets import find_unmet, judge
     from bench.terminal import print_changes, print_run, show_bar
@@ -105,6 +109,8 @@ def bench(
         raise UsageError("--compare-fail is a rule for --compare; give the record to hold the run against")
     if sum([quick, full, bool(case), bool(targets), read is not None]) > 1:
         raise UsageError("give one of --quick, --full, --case, --read and models of your own")
+    if resume and output is None:
+        raise UsageError("--resume goes on with the record of --output; give both")
     saved = None if compare is None else read_run(compare)
     if read is not None:
         run = read_run(read)
@@ -126,11 +132,17 @@ def bench(
             settings = replace(settings, rounds=rounds)
         if budget is not None:
             settings = replace(settings, budget=budget)
+        begun = read_run(output) if resume and output is not None and output.exists() else None
+        if begun is not None:
+            cases = leave_out_measured(cases, settings, begun)
         with show_bar(count_turns(cases, settings), quiet=quiet) as on_done:
-            run = run_suite(cases, settings, on_done=on_done)
-        if output is not None:
-            # Before anything can fail that is made of it.
-            write_run(run, output)
+            run = run_suite(
+                cases,
+                settings,
+                on_done=on_done,
+                on_case=lambda run: None if output is None else write_run(run, output),
+                begun=begun,
+            )
     changes = [] if saved is None else compare_runs(run, saved, fail=compare_fail)
     checked = list_targets(run)
     if report is not None:

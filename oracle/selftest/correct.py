@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Sequence
 from typing import Literal
@@ -12,10 +13,11 @@ from oracle.case import Case, jitter_case
 from oracle.compare import compare_closely
 from oracle.errors import RecordError
 from oracle.record import Record
+from oracle.runner import InProcess, run_more
 from oracle.selftest.results import CorrectResult
 from oracle.selftest.subjects import Subject, draw_subject
 from oracle.spec import describe
-from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
+from oracle.tolerance import FLOAT32_RUNS
 
 Dtype = Literal["float64", "float32"]
 
@@ -56,19 +58,13 @@ def _judge(
     start: float,
 ) -> CorrectResult:
     """Run the right port in one precision, and hold it against the oracle."""
-    from oracle.run_jax import run_oracle
     from oracle.run_tf import run_port
 
     spec, alarms, needed, refused = describe(subject.spec), (), None, ""
     try:
         port = run_port(case, model=subject.port, mode=subject.mode, dtype=dtype)
-        numbers = range(1, FLOAT64_RUNS + 1)
-        comparison = compare_closely(
-            port,
-            truth,
-            lambda: [run_oracle(case, model=subject.port, jitter=run) for run in numbers],
-            yardstick=runs,
-        )
+        ask_more = functools.partial(run_more, InProcess(), case, model=subject.port, dtype=dtype)
+        comparison = compare_closely(port, truth, ask_more, yardstick=runs)
         alarms, needed = tuple(row.name for row in comparison.findings), comparison.needed
         if comparison.failure is not None:
             alarms = (f"raised {comparison.failure.type}: {comparison.failure.message}",)

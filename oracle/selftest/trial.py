@@ -10,18 +10,19 @@ from typing import Any
 import msgspec
 
 from oracle.case import Case, jitter_case
-from oracle.compare import Comparison, compare_closely, compare_records
+from oracle.compare import Comparison, compare_closely
 from oracle.errors import OracleError
 from oracle.explanation import Explanation
 from oracle.localisation import Localisation, Place
 from oracle.record import Failure, Origin, Record
+from oracle.runner import InProcess, run_more
 from oracle.selftest.fault import Fault
 from oracle.selftest.faults import find_fault
 from oracle.selftest.judging import digest_fault, judge_anew
 from oracle.selftest.results import FaultResult
 from oracle.selftest.seeding import seed_fault
 from oracle.selftest.subjects import EAGER, Subject, find_subject
-from oracle.tolerance import FLOAT32_RUNS, FLOAT64_RUNS
+from oracle.tolerance import FLOAT32_RUNS
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,15 @@ def prepare(name: str, seed: int) -> Prepared:
 @functools.cache
 def find_spread(name: str, seed: int) -> tuple[Record, ...]:
     """The oracle's records of a subject under roundings, in float64."""
-    from oracle.run_jax import run_oracle
-
     prepared = prepare(name, seed)
-    numbers = range(1, FLOAT64_RUNS + 1)
-    return tuple(run_oracle(prepared.case, model=prepared.subject.port, jitter=number) for number in numbers)
+    return tuple(run_more(InProcess(), prepared.case, model=prepared.subject.port, dtype="float64"))
+
+
+@functools.cache
+def _sum_in_sequence(name: str, seed: int) -> tuple[Record, ...]:
+    """The oracle's records of a subject in float32, with sums in sequence."""
+    prepared = prepare(name, seed)
+    return tuple(run_more(InProcess(), prepared.case, model=prepared.subject.port, dtype="float32"))
 
 
 @functools.cache
@@ -188,7 +193,8 @@ def _add_answers(result: FaultResult, explanation: Explanation, located: tuple[s
 
 def _compare_float32(fault: Fault, prepared: Prepared) -> Comparison:
     port = run_fault(fault, prepared, dtype="float32")
-    return compare_records(port, prepared.truth, yardstick=prepared.runs)
+    ask_more = functools.partial(_sum_in_sequence, prepared.name, prepared.seed)
+    return compare_closely(port, prepared.truth, ask_more, yardstick=prepared.runs)
 
 
 def _fail(prepared: Prepared, error: OracleError, dtype: Any) -> Record:

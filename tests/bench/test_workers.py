@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 
+import msgspec
 import pytest
 
-from bench.cases import BenchCase
+from bench.cases import BenchCase, attention_spec
 from bench.contestants import CONTESTANTS, SIDES
 from bench.profiling import KINDS
-from bench.suite import Settings, count_turns, run_suite
+from bench.results import CaseFacts
+from bench.suite import Settings, count_turns, leave_out_measured, run_suite
 from bench.workers import FailedError, Workers, pin_environment
 from oracle.case import random_case, write_case
+from oracle.errors import UsageError
 from oracle.spec import LSTM, EncoderDecoder
 
 SPEC = EncoderDecoder(5, 4, LSTM(3), LSTM(3))
@@ -98,8 +102,9 @@ def test_a_run_holds_everyone_who_was_asked(tmp_path):
     settings = Settings(
         rounds=3, budget=1.0, threads=1, only=("plain", "flax", "fast", "cudnn", "floor-numpy")
     )
-    turns = []
-    run = run_suite([CASE], settings, on_done=turns.append)
+    turns, kept = [], []
+    run = run_suite([CASE], settings, on_done=turns.append, on_case=kept.append)
+    assert kept == [run]
     assert len(turns) == count_turns([CASE], settings) == 10
     assert {each.contestant for each in run.measurements} == {"plain", "flax", "fast", "floor-numpy"}
     (profile,) = run.profiles
@@ -113,6 +118,24 @@ def test_a_run_holds_everyone_who_was_asked(tmp_path):
         assert bool(each.agreed) == (each.contestant != "floor-numpy")
     assert run.cases[0].flops is not None
     assert set(run.versions) >= {"jax", "flax", "numpy"}
+
+
+def test_a_run_that_was_broken_off_goes_on_with_what_is_left():
+    settings = Settings(rounds=3, budget=1.0, threads=1, only=("cudnn", "tf-session"))
+    attended = BenchCase("gradient/attended/2x3x4", "gradient", attention_spec("lstm", "luong", 4), 2, 3)
+    bridge = BenchCase("bridge/nothing", "bridge")
+    begun = run_suite([bridge], settings)
+    assert [case.name for case in begun.cases] == ["bridge/nothing"]
+    left = leave_out_measured([bridge, attended], settings, begun)
+    assert left == [attended]
+    run = msgspec.structs.replace(begun, cases=(*begun.cases, CaseFacts(attended.name, "gradient", "")))
+    assert leave_out_measured([bridge, attended], settings, run) == []
+    for other in ({"rounds": 4}, {"budget": 2.0}, {"seed": 1}):
+        with pytest.raises(UsageError, match=next(iter(other))):
+            leave_out_measured([bridge], replace(settings, **other), begun)
+    elsewhere = msgspec.structs.replace(begun, machine={**begun.machine, "processor": "another"})
+    with pytest.raises(UsageError, match="processor was another"):
+        leave_out_measured([bridge], settings, elsewhere)
 
 
 @pytest.mark.tf_any

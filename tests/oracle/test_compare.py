@@ -72,7 +72,7 @@ def test_a_small_difference_of_large_numbers_is_held_to_what_float64_leaves_open
     apart = np.abs(np.asarray(moved) - oracle).max()
     port = oracle.copy()
     port[1, 2] += 7 * apart
-    assert compare(port, oracle).wants_spread
+    assert compare(port, oracle).wants_more_runs
     assert status(compare_spread(port, oracle, moved)) == "match"
     assert compare_spread(port, oracle, moved).rows[0].noise == apart
     port[1, 2] += 2 * apart
@@ -90,7 +90,7 @@ def test_a_gradient_that_is_zero_in_theory_may_be_zero() -> None:
     # As of the one element of a normalised vector: rounding is all there is of it.
     oracle, wrong = np.asarray([-3e-19]), np.asarray([1e-15])
     port = np.zeros(1)
-    assert compare(port, oracle).wants_spread
+    assert compare(port, oracle).wants_more_runs
 
     moved = [np.asarray([each]) for each in (-1e-18, 9e-19, 3e-19, -2e-19)]
     assert status(compare_spread(port, oracle, moved)) == "match"

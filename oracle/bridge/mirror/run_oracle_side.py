@@ -20,12 +20,18 @@ from oracle.live_port import LivePort, split_outputs
 from oracle.record import Record
 from oracle.run_jax import describe_oracle
 from oracle.steps.leaves import nest_leaves
+from oracle.steps.sequential_sums import sum_in_sequence
 
 Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
 
 
 def run_oracle_side(
-    port: LivePort, run: PortRun, *, dtype: Dtype, jitters: Sequence[int] = (0,)
+    port: LivePort,
+    run: PortRun,
+    *,
+    dtype: Dtype,
+    jitters: Sequence[int] = (0,),
+    sums_in_sequence: bool = False,
 ) -> tuple[Record, ...]:
     """Compute the loss, the outputs and the gradients of every trained leaf with the mirror.
 
@@ -35,6 +41,8 @@ def run_oracle_side(
         dtype: the precision of every computation.
         jitters: a record is made for each: 0 is the weights and the batch themselves, every other number
             moves them to neighbouring numbers of the dtype.
+        sums_in_sequence: whether sums over rows are taken row after row. There are no records where the
+            reference looks at values, so that it cannot be given another order.
 
     Raises:
         UsageError: if the reference raises, or gives no scalar.
@@ -49,8 +57,18 @@ def run_oracle_side(
 
     with precise_jax():
         differentiate = jax.value_and_grad(loss_of, has_aux=True)
+        if sums_in_sequence:
+            modes = {"jit": jax.jit(sum_in_sequence(differentiate))}
+            try:
+                return tuple(_record(port, run, modes, dtype, number) for number in jitters)
+            except _UntraceableError:
+                return ()
         modes = {"jit": jax.jit(differentiate), "eager": differentiate}
         return tuple(_record(port, run, modes, dtype, number) for number in jitters)
+
+
+class _UntraceableError(Exception):
+    """A reference that looks at values, where it was to be traced."""
 
 
 def _record(
@@ -65,12 +83,14 @@ def _record(
         try:
             mode = next(iter(modes))
             computed = modes[mode](params, floats)
-        except jax.errors.JAXTypeError:
+        except jax.errors.JAXTypeError as error:
             # A reference that looks at values runs op by op.
+            if "eager" not in modes:
+                raise _UntraceableError from error
             modes.pop("jit", None)
             mode = "eager"
             computed = modes[mode](params, floats)
-    except OracleError:
+    except (OracleError, _UntraceableError):
         raise
     except Exception as error:
         said = describe_error(error, port.reference)
