@@ -32,7 +32,6 @@ from oracle.knobs import Knobs
 from oracle.rebuild import Rebuilt
 from oracle.record import Record
 from oracle.spec import AttentionNMT, EncoderDecoder
-from oracle.steps.leaves import nest_leaves
 from oracle.tolerance import FLOAT32_RUNS, FLOAT64_BOUND, largest
 
 MOST_PAIRS = 480
@@ -136,15 +135,14 @@ def explain_rebuilt(rebuilt: Rebuilt, *, on_done: Callable[[str], None] = lambda
         UsageError: as `explain_record`.
         MissingPackageError: if JAX or Flax is not installed.
     """
-    from oracle.run_jax import compile_step, describe_oracle, find_step
+    from oracle.run_jax import compute_tensors, describe_oracle
     from oracle.steps.counterfactual import Evaluator
 
     spec, weights, batch = rebuilt.spec, rebuilt.weights, rebuilt.batch
     evaluator = Evaluator(spec, weights, batch)
-    jax = import_jax()
+    import_jax()
     with precise_jax():
-        computed = jax.device_get(compile_step(spec)(nest_leaves(weights), dict(batch)))
-    tensors = find_step(spec).name_tensors(spec, computed)
+        tensors = compute_tensors(spec, weights, batch)
     origin = describe_oracle(rebuilt.port.origin, mode="jit", dtype="float64")
     truth = Record(spec, origin, tensors)
     return explain_record(rebuilt.port, truth, evaluator, weights=weights, batch=batch, on_done=on_done)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from oracle.buckets import crop_tensors, pad_batch
 from oracle.case import Case, cast_case, digest_case, jitter_arrays
 from oracle.decoding import DecodeOptions, Decoding, make_decoding
 from oracle.errors import UsageError
@@ -72,18 +73,49 @@ def run_oracle(
         if sums_in_sequence:
             mode, mesh = "jit", None
             path = choose_sequential_path(case.spec, case.batch, dtype=dtype, path=path)
-        step = find_step(case.spec)
-        if mode == "jit":
-            compute = compile_step(case.spec, path, mesh, sums_in_sequence=sums_in_sequence)
-        else:
-            compute = step.differentiate(case.spec, path=path)
         weights, batch = cast_case(case, dtype)
         if jitter:
             weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
-        computed = run_step(compute, nest_leaves(weights), batch, mesh=mesh)
-        tensors = step.name_tensors(case.spec, computed)
+        if mode == "jit":
+            options = {"path": path, "mesh": mesh, "sums_in_sequence": sums_in_sequence}
+            tensors = compute_tensors(case.spec, weights, batch, **options)
+        else:
+            step = find_step(case.spec)
+            computed = run_step(step.differentiate(case.spec, path=path), nest_leaves(weights), batch)
+            tensors = step.name_tensors(case.spec, computed)
         flags = describe_path(case.spec, batch, path=path, dtype=dtype, mesh=mesh)
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
+
+
+def compute_tensors(
+    spec: Spec,
+    weights: Mapping[str, np.ndarray],
+    batch: Mapping[str, np.ndarray],
+    *,
+    path: Path = DEFAULT_PATH,
+    mesh: DataMesh | None = None,
+    sums_in_sequence: bool = False,
+) -> dict[str, np.ndarray | None]:
+    """Everything that a record holds of weights and a batch, by the names of a record, compiled.
+
+    The fast path has texts padded to few lengths (`oracle.buckets`); the plain one takes them as they are.
+
+    Args:
+        spec: the model.
+        weights: the leaves by path.
+        batch: its arrays.
+        path: by which path.
+        mesh: over which devices the batch is spread; by default none.
+        sums_in_sequence: as of `compile_step`.
+
+    Raises:
+        UsageError: if there is no such path, or the batch cannot be spread so.
+        CaseError: if another process of the mesh was given other weights or another batch.
+    """
+    compute = compile_step(spec, path, mesh, sums_in_sequence=sums_in_sequence)
+    padded = pad_batch(spec, batch) if path == "fast" else batch
+    computed = run_step(compute, nest_leaves(weights), padded, mesh=mesh)
+    return crop_tensors(spec, find_step(spec).name_tensors(spec, computed), batch)
 
 
 def trace_oracle(

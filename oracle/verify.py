@@ -21,16 +21,15 @@ from oracle.case import Dtype, jitter_arrays, weight_shapes
 from oracle.compare import Comparison, check_evidence, compare_closely, read_truths
 from oracle.errors import RecordError, UsageError
 from oracle.frameworks import import_jax, precise_jax
-from oracle.mesh import DataMesh, run_step
+from oracle.mesh import DataMesh
 from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
 from oracle.record import STEPS, Record
 from oracle.run_jax import (
     choose_sequential_path,
-    compile_step,
+    compute_tensors,
     describe_oracle,
     describe_path,
-    find_step,
 )
 from oracle.spec import Spec
 from oracle.steps.leaves import nest_leaves
@@ -178,14 +177,12 @@ def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str, *, sums_in_sequence: boo
 
 def _prepare_model(spec: Spec, path: Path, mesh: DataMesh | None) -> Compute:
     """The oracle's own model of a spec."""
-    step = find_step(spec)
 
     def compute(weights: Arrays, batch: Arrays, sums_in_sequence: bool) -> dict[str, np.ndarray | None]:
-        taken, devices = path, mesh
-        if sums_in_sequence:
-            taken, devices = choose_sequential_path(spec, batch, dtype="float32", path=path), None
-        compiled = compile_step(spec, taken, devices, sums_in_sequence=sums_in_sequence)
-        return step.name_tensors(spec, run_step(compiled, nest_leaves(weights), batch, mesh=devices))
+        if not sums_in_sequence:
+            return compute_tensors(spec, weights, batch, path=path, mesh=mesh)
+        sequential = choose_sequential_path(spec, batch, dtype="float32", path=path)
+        return compute_tensors(spec, weights, batch, path=sequential, sums_in_sequence=True)
 
     return compute
 

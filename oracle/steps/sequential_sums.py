@@ -48,7 +48,9 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
             results = [_sum_rows(values[0], equation.params["axes"])]
         else:
             params = {name: _rewrite(value) for name, value in equation.params.items()}
-            functions, params = equation.primitive.get_bind_params(params)
+            bound = equation.primitive.get_bind_params(params)
+            # Older versions of JAX give functions beside the parameters, newer ones the parameters alone.
+            functions, params = bound if isinstance(bound, tuple) else ((), bound)
             results = equation.primitive.bind(*functions, *values, **params)
             results = results if equation.primitive.multiple_results else [results]
         known.update(zip(equation.outvars, results, strict=True))
@@ -61,6 +63,10 @@ def _rewrite(param: Any) -> Any:
         return tuple(_rewrite(each) for each in param)
     if isinstance(param, core.ClosedJaxpr):
         return jax.make_jaxpr(lambda *args: _evaluate(param.jaxpr, param.consts, args))(*param.in_avals)
+    if isinstance(param, core.Jaxpr) and not param.constvars:
+        # What `jax.checkpoint` computes again. Nothing here makes constants.
+        inputs = [variable.aval for variable in param.invars]
+        return jax.make_jaxpr(lambda *args: _evaluate(param, (), args))(*inputs).jaxpr
     return param
 
 
