@@ -103,7 +103,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         started: when, in UTC, as ISO 8601.
-        took: seconds in all.
+        took: seconds in all its cases.
         selection: what was asked for.
         seed: of weights, batches and the order in the rounds.
         rounds: how many were asked for.
@@ -114,6 +114,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         cases, measurements, absences: what was measured.
         profiles: where the time goes, of some.
         budget: seconds that a contestant's rounds could take in a case; None in records without it.
+        only: the contestants that were asked for; empty for all.
         compilations: how many programs a second `oracle compare` compiled; None if that was not looked at.
     """
 
@@ -132,6 +133,7 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     compilations: int | None = None
     profiles: tuple[Profile, ...] = ()
     budget: float | None = None
+    only: tuple[str, ...] = ()
 
     def find(self, case: str, contestant: str) -> Measurement | None:
         """A measurement, if there is one."""

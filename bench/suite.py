@@ -19,6 +19,7 @@ from bench.measuring import Found, Measuring, OnDone, Settings, list_entries
 from bench.results import CaseFacts, Run
 from bench.workers import FailedError, Workers
 from oracle.errors import UsageError
+from oracle.frameworks import installed_version
 
 __all__ = ["Settings", "count_turns", "leave_out_measured", "run_suite"]
 
@@ -57,6 +58,7 @@ def run_suite(
         (),
         (),
         budget=settings.budget,
+        only=settings.only,
     )
     with tempfile.TemporaryDirectory(prefix="gradient-oracle-") as name:
         folder = Path(name)
@@ -93,6 +95,7 @@ def leave_out_measured(cases: Sequence[BenchCase], settings: Settings, begun: Ru
         "rounds": settings.rounds,
         "threads": settings.threads,
         "budget": settings.budget,
+        "only": settings.only,
         "commit": describe_commit(),
         **{name: value for name, value in machine.items() if name != LOAD},
     }
@@ -100,6 +103,13 @@ def leave_out_measured(cases: Sequence[BenchCase], settings: Settings, begun: Ru
     other = [
         f"{name} was {then.get(name)}, is {value}" for name, value in now.items() if then.get(name) != value
     ]
+    other += [
+        f"{name} was {version}, is {installed}"
+        for name, version in begun.versions.items()
+        if (installed := installed_version(name)) not in (None, version)
+    ]
+    if begun.commit.endswith("+"):
+        other.append("its source was changed and not committed")
     if other:
         raise UsageError(f"the run to go on with is another one ({'; '.join(other)}); begin anew")
     measured = {case.name for case in begun.cases}

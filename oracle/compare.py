@@ -110,7 +110,9 @@ class Comparison(msgspec.Struct, frozen=True):
     @property
     def wants_more_runs(self) -> bool:
         """Whether a tensor differs by what may be no more than roundings leave open, or their order."""
-        return any(row.status in ("mismatch", "zero") for row in self.rows)
+        # In float32 they are of other orders of summation, and zeros are no sum.
+        open_ones = ("mismatch",) if self.port.dtype == "float32" else ("mismatch", "zero")
+        return any(row.status in open_ones for row in self.rows)
 
     @property
     def findings(self) -> tuple[Row, ...]:
@@ -140,11 +142,11 @@ def compare_records(
         port: the port's record, in float64 or float32.
         oracle: the oracle's record, in float64: the truth.
         yardstick: for a float32 port, the oracle's records in float32: on the case itself, and on the
-            case jittered by roundings (`oracle.case.jitter_case`); where a comparison with these
-            `wants_more_runs`, the same once more with sums in sequence.
-        spread: for a float64 port, the oracle's records in float64 under roundings of the case
-            (`oracle.run_jax.run_oracle(jitter=...)`): what float64 itself leaves open of a tensor. They are
-            worth asking for where a comparison without them `wants_more_runs`.
+            case jittered by roundings (`oracle.case.jitter_case`).
+        spread: further records of the oracle, in the port's precision, for what it leaves open of a tensor:
+            in float64 under roundings of the case (`oracle.run_jax.run_oracle(jitter=...)`), in float32 those
+            of the yardstick once more, with sums in sequence. They are worth asking for where a comparison
+            without them `wants_more_runs`; see `oracle.runner.run_more`.
         only: the names of the tensors to compare, where a port does not give all of them; the report
             says what was left out. The gradients of the weights are compared whether named or not. By
             default all are, and one that the port does not give is a finding.
@@ -169,9 +171,18 @@ def compare_records(
     left_out = tuple(name for name in truths if name not in asked)
     truths = {name: truth for name, truth in truths.items() if name not in left_out}
     tolerances = _tolerances(truths, yardstick, spread)
+    widest = _widen(truths, yardstick, spread) if yardstick and spread else tolerances
     if spread:
-        _check_size({name: truths[name] for name in truths if name in weight_gradients}, tolerances)
+        _check_size({name: truths[name] for name in truths if name in weight_gradients}, widest)
     rows = [_compare_tensor(name, port, truth, tolerances[name]) for name, truth in truths.items()]
+    if widest is not tolerances:
+        # What is zero throughout is no sum in another order.
+        rows = [
+            _compare_tensor(row.name, port, truths[row.name], widest[row.name])
+            if row.status == "mismatch"
+            else row
+            for row in rows
+        ]
     rows += [
         Row(name, "unexpected", np.shape(tensor), note="the oracle has no such tensor")
         for name, tensor in port.tensors.items()
@@ -193,8 +204,7 @@ def compare_closely(
     Args:
         port: the port's record.
         oracle: the oracle's, in float64.
-        ask_more: gives the oracle's records, in the port's precision: in float64 under roundings of the case,
-            in float32 so and with sums in sequence (`oracle.runner.run_more`).
+        ask_more: gives the spread: `oracle.runner.run_more`.
         yardstick: as of `compare_records`.
         only: as of `compare_records`.
 
@@ -204,9 +214,7 @@ def compare_closely(
     comparison = compare_records(port, oracle, yardstick=yardstick, only=only)
     if not comparison.wants_more_runs:
         return comparison
-    if port.origin.dtype == "float32":
-        return compare_records(port, oracle, yardstick=[*yardstick, *ask_more()], only=only)
-    return compare_records(port, oracle, spread=ask_more(), only=only)
+    return compare_records(port, oracle, yardstick=yardstick, spread=ask_more(), only=only)
 
 
 def _check_records(
@@ -237,8 +245,8 @@ def _check_records(
             f"compare: the port ran in {port.origin.dtype} and the yardstick has {len(yardstick)} records; "
             "a float32 port needs the oracle's float32 records, a float64 port none"
         )
-    if any(run.origin.dtype != "float64" for run in spread):
-        raise RecordError("compare: a record of the oracle's spread is not in float64")
+    if any(run.origin.dtype != port.origin.dtype for run in spread):
+        raise RecordError(f"compare: a record of the oracle's spread is not in {port.origin.dtype}")
     if any(run.origin.dtype != "float32" for run in yardstick):
         raise RecordError("compare: a record of the yardstick is not in float32")
     if port.failure is None and not port.tensors:
@@ -297,6 +305,21 @@ def _tolerances(
         }
     runs = [read_truths(record) for record in yardstick]
     return {name: float32_tolerance(truth, [run[name] for run in runs]) for name, truth in truths.items()}
+
+
+def _widen(
+    truths: Mapping[str, np.ndarray], yardstick: Sequence[Record], spread: Sequence[Record]
+) -> dict[str, Tolerance]:
+    """The tolerances in float32, of the yardstick and of the same runs in another order of summation.
+
+    A tensor of these that is not finite says nothing of roundings.
+    """
+    widest = {}
+    for name, truth in truths.items():
+        found = [run.tensors[name] for run in (*yardstick, *spread)]
+        runs = [tensor for tensor in found if tensor is not None and np.isfinite(tensor).all()]
+        widest[name] = float32_tolerance(truth, runs)
+    return widest
 
 
 def _compare_tensor(name: str, port: Record, truth: np.ndarray, tolerance: Tolerance) -> Row:

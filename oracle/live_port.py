@@ -116,7 +116,7 @@ class LiveRecords:
         port: the port's record.
         oracle: the oracle's.
         yardstick: in float32, the oracle's in float32.
-        spread: in float64, where something differs, the oracle's under roundings.
+        spread: where something differs, the oracle's under roundings, in float32 with sums in sequence.
         witness: who is wrong, if the witness was asked.
         localisation: where the port leaves the oracle, if that was asked.
         explanation: why it does, if that was asked.
@@ -231,14 +231,8 @@ def record_live(
     if dtype == "float32":
         yardstick = run_oracle_side(port, run, dtype="float32", jitters=range(FLOAT32_RUNS))
     records = LiveRecords(run.record, truth, yardstick)
-    if records.compare().wants_more_runs and dtype == "float32":
-        further = run_oracle_side(
-            port, run, dtype="float32", jitters=range(FLOAT32_RUNS), sums_in_sequence=True
-        )
-        records = replace(records, yardstick=(*yardstick, *further))
-    elif records.compare().wants_more_runs:
-        moved = run_oracle_side(port, run, dtype="float64", jitters=range(1, FLOAT64_RUNS + 1))
-        records = replace(records, spread=moved)
+    if records.compare().wants_more_runs:
+        records = _add_runs(records, port, run, dtype)
     if dtype != "float64":
         return records
     comparison = records.compare()
@@ -258,6 +252,17 @@ def record_live(
 
             records = replace(records, explanation=explain_live(port, run, truth))
     return records
+
+
+def _add_runs(records: LiveRecords, port: LivePort, run: PortRun, dtype: Dtype) -> LiveRecords:
+    """The records with the oracle's spread, which `oracle.compare.compare_closely` would ask for."""
+    from oracle.bridge.mirror.run_oracle_side import run_oracle_side
+
+    if dtype == "float64":
+        further = run_oracle_side(port, run, dtype=dtype, jitters=range(1, FLOAT64_RUNS + 1))
+    else:
+        further = run_oracle_side(port, run, dtype=dtype, jitters=range(FLOAT32_RUNS), sums_in_sequence=True)
+    return replace(records, spread=further)
 
 
 def run_live(target: str | Build, *, dtype: Dtype, mode: str | None, seed: int) -> tuple[LivePort, PortRun]:

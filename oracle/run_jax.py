@@ -84,6 +84,7 @@ def run_oracle(
             computed = run_step(step.differentiate(case.spec, path=path), nest_leaves(weights), batch)
             tensors = step.name_tensors(case.spec, computed)
         flags = describe_path(case.spec, batch, path=path, dtype=dtype, mesh=mesh)
+        flags |= {"sums": "in sequence"} if sums_in_sequence else {}
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
 
 
@@ -201,7 +202,8 @@ def describe_path(
     if path == "plain":
         return flags
     sizes = {"itemsize": np.dtype(dtype).itemsize, "limit_bytes": limit_kept(mesh)}
-    return flags | {"rematerialised": find_step(spec).choose_segments(spec, batch, **sizes).describe()}
+    padded = pad_batch(spec, batch)
+    return flags | {"rematerialised": find_step(spec).choose_segments(spec, padded, **sizes).describe()}
 
 
 def choose_sequential_path(spec: Spec, batch: Mapping[str, Any], *, dtype: str, path: Path) -> Path:

@@ -90,8 +90,8 @@ def run_more(runner: Runner, case: Case, *, model: str, dtype: str) -> list[Reco
         runner: what runs the oracle.
         case: what was compared.
         model: the port that was.
-        dtype: its precision. In float64 they are under roundings of the case; in float32 so too, and with
-            sums in sequence.
+        dtype: its precision. In float64 they are of the case under roundings; in float32 of the case and of
+            the case under roundings, as the yardstick is, with sums in sequence.
     """
     if dtype == "float32":
         jittered = [jitter_case(case, number) for number in range(FLOAT32_RUNS)]

@@ -16,8 +16,10 @@ err `FLOAT32_FACTOR` times as much, since another order of operations errs diffe
 one rounding. For long sums that is not enough: XLA adds by pairs and its error hardly grows, while TensorFlow
 adds a bias' gradient row after row and a kernel's step after step, and errs 50 times as much over 16,384.
 So if something differs, the oracle is run as often again with its sums in sequence
-(`oracle.steps.sequential_sums`), and the largest error of all these runs counts. Both the largest error and
-the root mean square over the tensor are held to it: the first sees one wrong element, the second a small
+(`oracle.steps.sequential_sums`), and the largest error of all these runs counts. (Two limits: where memory is
+short the kernels' sums stay as they are, and a function of a person's own that JAX cannot trace has no such
+runs. A port's long float32 sums may then be called wrong; in float64 they are not.) Both the largest error
+and the root mean square over the tensor are held to it: the first sees one wrong element, the second a small
 error in all of them.
 
 No bound grows with the size of a tensor.

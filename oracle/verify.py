@@ -151,16 +151,16 @@ def _is_weight_gradient(name: str) -> bool:
 
 def _run_more(oracle: _Oracle, rebuilt: Rebuilt, dtype: str) -> list[Record]:
     """What a comparison asks for: see `oracle.runner.run_more`."""
-    import jax
-
     if dtype == "float64":
         moved = [_jitter(rebuilt, number, "float64") for number in range(1, FLOAT64_RUNS + 1)]
         return [_run(oracle, each, dtype) for each in moved]
+    from oracle.steps.sequential_sums import SequenceError
+
     moved = [_jitter(rebuilt, number) for number in range(FLOAT32_RUNS)]
     try:
         return [_run(oracle, each, dtype, sums_in_sequence=True) for each in moved]
-    except jax.errors.JAXTypeError:
-        # A person's own loss that looks at values cannot be traced, and so not be given another order.
+    except SequenceError:
+        # A person's own loss that looks at values.
         return []
 
 
@@ -169,7 +169,9 @@ def _run(oracle: _Oracle, rebuilt: Rebuilt, dtype: str, *, sums_in_sequence: boo
     path, flags = oracle.path, {}
     with precise_jax():
         tensors = oracle.compute(_cast(rebuilt.weights, dtype), batch, sums_in_sequence)
-        if path is not None:
+        if sums_in_sequence:
+            flags = {"sums": "in sequence"}
+        elif path is not None:
             flags = describe_path(rebuilt.spec, batch, path=path, dtype=dtype, mesh=oracle.mesh)
     origin = describe_oracle(rebuilt.port.origin, mode="jit", dtype=dtype, flags=flags)
     return Record(rebuilt.spec, origin, tensors)
@@ -193,7 +195,7 @@ def _prepare_module(
     """A person's own loss, differentiated by every weight that the port trains."""
     import jax
 
-    from oracle.steps.sequential_sums import sum_in_sequence
+    from oracle.steps.sequential_sums import SequenceError, sum_in_sequence
 
     check_inputs(record, needs_batch=False)
     name = module if isinstance(module, str) else getattr(module, "__name__", "the module")
@@ -232,11 +234,9 @@ def _prepare_module(
         arrays = {key: jax.numpy.asarray(array) for key, array in batch.items()}
         try:
             (value, outputs), gradients = step(moved, still, arrays)
-        except UsageError:
+        except (UsageError, SequenceError):
             raise
         except (Exception, SystemExit) as error:
-            if sums_in_sequence and isinstance(error, jax.errors.JAXTypeError):
-                raise
             raise UsageError(f"{name}: raised {type(error).__name__}: {error}") from error
         computed = {f"output/{key}": output for key, output in outputs.items()}
         computed |= {"loss": value} | {f"gradient/{path}": gradients[path] for path in trained}

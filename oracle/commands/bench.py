@@ -109,8 +109,10 @@ def bench(
         raise UsageError("--compare-fail is a rule for --compare; give the record to hold the run against")
     if sum([quick, full, bool(case), bool(targets), read is not None]) > 1:
         raise UsageError("give one of --quick, --full, --case, --read and models of your own")
-    if resume and output is None:
-        raise UsageError("--resume goes on with the record of --output; give both")
+    if resume and (output is None or read is not None):
+        raise UsageError(
+            "--resume goes on with measuring into the record of --output; give --output, not --read"
+        )
     saved = None if compare is None else read_run(compare)
     if read is not None:
         run = read_run(read)

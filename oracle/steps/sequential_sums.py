@@ -1,8 +1,8 @@
 """Sums over rows taken one row after another, as TensorFlow's BiasAddGrad takes them on a CPU.
 
 In which order a float32 sum is taken is no one's fault, and decides what it errs: by pairs, as XLA takes it,
-an error hardly grows with the number of rows; one row after another it grows with the root of it. Of 65,536
-rows the second is 20 to 50 times the first. A port's framework may take either.
+an error hardly grows with the number of rows; one row after another it grows with the root of it. Of 16,384
+rows and more the second is some 50 times the first. A port's framework may take either.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ from jax.extend import core
 
 _SUM = "reduce_sum"
 
+_AGAIN = ("checkpoint", "remat", "remat2")
+"""What versions of JAX call the primitive of `jax.checkpoint`."""
+
+
+class SequenceError(Exception):
+    """A function whose sums cannot be taken in sequence: it looks at values, or has parts unknown here."""
+
 
 def sum_in_sequence(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same function, with every sum that keeps the last axis taken row after row.
@@ -25,12 +32,18 @@ def sum_in_sequence(function: Callable[..., Any]) -> Callable[..., Any]:
     Args:
         function: of arrays, or trees of them, which JAX can trace. It gives the same.
 
+    Raises:
+        SequenceError: when it is called, if it cannot be done.
+
     Source: "Writing custom Jaxpr interpreters" in JAX's documentation.
     """
 
     def compute(*args: Any) -> Any:
-        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        results = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        try:
+            closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+            results = _evaluate(closed.jaxpr, closed.consts, jax.tree.leaves(args))
+        except (Exception, SystemExit) as error:
+            raise SequenceError(f"its sums cannot be taken in sequence: {error}") from error
         return jax.tree.unflatten(jax.tree.structure(shape), results)
 
     return compute
@@ -47,7 +60,8 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
         if equation.primitive.name == _SUM and _keeps_last_axis(values[0], equation.params["axes"]):
             results = [_sum_rows(values[0], equation.params["axes"])]
         else:
-            params = {name: _rewrite(value) for name, value in equation.params.items()}
+            again = equation.primitive.name in _AGAIN
+            params = {name: _rewrite(value, again=again) for name, value in equation.params.items()}
             bound = equation.primitive.get_bind_params(params)
             # Older versions of JAX give functions beside the parameters, newer ones the parameters alone.
             functions, params = bound if isinstance(bound, tuple) else ((), bound)
@@ -57,21 +71,22 @@ def _evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[An
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _rewrite(param: Any) -> Any:
+def _rewrite(param: Any, *, again: bool) -> Any:
     """A loop's body, a branch, a function that is called: with its own sums in sequence."""
     if type(param) is tuple:
-        return tuple(_rewrite(each) for each in param)
+        return tuple(_rewrite(each, again=again) for each in param)
     if isinstance(param, core.ClosedJaxpr):
         return jax.make_jaxpr(lambda *args: _evaluate(param.jaxpr, param.consts, args))(*param.in_avals)
-    if isinstance(param, core.Jaxpr) and not param.constvars:
-        # What `jax.checkpoint` computes again. Nothing here makes constants.
+    if again and isinstance(param, core.Jaxpr) and not param.constvars:
+        # Nothing here makes constants.
         inputs = [variable.aval for variable in param.invars]
         return jax.make_jaxpr(lambda *args: _evaluate(param, (), args))(*inputs).jaxpr
     return param
 
 
 def _keeps_last_axis(array: Any, axes: Sequence[int]) -> bool:
-    return bool(axes) and jnp.ndim(array) - 1 not in axes and jnp.issubdtype(array.dtype, jnp.floating)
+    has_rows = bool(axes) and jnp.ndim(array) - 1 not in axes and jnp.size(array) > 0
+    return has_rows and jnp.issubdtype(array.dtype, jnp.floating)
 
 
 def _sum_rows(array: Any, axes: Sequence[int]) -> Any:

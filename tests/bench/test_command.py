@@ -124,6 +124,8 @@ def test_a_rule_that_is_broken_is_a_finding(tmp_path):
         (["--quick", "--budget", "-1"], "--budget -1"),
         (["--quick", "--compare-fail", "median:10%"], "--compare"),
         (["--quick", "--seed", "-1"], "seed -1"),
+        (["--quick", "--resume"], "give --output"),
+        (["--read", "none.json", "--resume", "--output", "none.json"], "not --read"),
         (["--quick", "--compare", "none.json"], "none.json: cannot be read"),
         (["--quick", "--report", "nowhere/report.html"], "cannot be written"),
     ],

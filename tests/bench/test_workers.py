@@ -12,7 +12,6 @@ import pytest
 from bench.cases import BenchCase, attention_spec
 from bench.contestants import CONTESTANTS, SIDES
 from bench.profiling import KINDS
-from bench.results import CaseFacts
 from bench.suite import Settings, count_turns, leave_out_measured, run_suite
 from bench.workers import FailedError, Workers, pin_environment
 from oracle.case import random_case, write_case
@@ -120,22 +119,33 @@ def test_a_run_holds_everyone_who_was_asked(tmp_path):
     assert set(run.versions) >= {"jax", "flax", "numpy"}
 
 
-def test_a_run_that_was_broken_off_goes_on_with_what_is_left():
+def test_a_run_that_was_broken_off_goes_on_with_what_is_left(monkeypatch):
     settings = Settings(rounds=3, budget=1.0, threads=1, only=("cudnn", "tf-session"))
     attended = BenchCase("gradient/attended/2x3x4", "gradient", attention_spec("lstm", "luong", 4), 2, 3)
     bridge = BenchCase("bridge/nothing", "bridge")
     begun = run_suite([bridge], settings)
     assert [case.name for case in begun.cases] == ["bridge/nothing"]
+    begun = msgspec.structs.replace(begun, commit=begun.commit.rstrip("+"))
+    monkeypatch.setattr("bench.suite.describe_commit", lambda: begun.commit)
     left = leave_out_measured([bridge, attended], settings, begun)
     assert left == [attended]
-    run = msgspec.structs.replace(begun, cases=(*begun.cases, CaseFacts(attended.name, "gradient", "")))
-    assert leave_out_measured([bridge, attended], settings, run) == []
-    for other in ({"rounds": 4}, {"budget": 2.0}, {"seed": 1}):
+    other_bridge = replace(bridge, name="bridge/another")
+    run = run_suite([other_bridge], settings, begun=begun)
+    assert [case.name for case in run.cases] == ["bridge/nothing", "bridge/another"]
+    assert run.started == begun.started
+    assert leave_out_measured([bridge, other_bridge], settings, run) == []
+    for other in ({"rounds": 4}, {"budget": 2.0}, {"seed": 1}, {"only": ("flax",)}):
         with pytest.raises(UsageError, match=next(iter(other))):
             leave_out_measured([bridge], replace(settings, **other), begun)
     elsewhere = msgspec.structs.replace(begun, machine={**begun.machine, "processor": "another"})
     with pytest.raises(UsageError, match="processor was another"):
         leave_out_measured([bridge], settings, elsewhere)
+    older = msgspec.structs.replace(begun, versions={"numpy": "0.9"})
+    with pytest.raises(UsageError, match=r"numpy was 0\.9, is"):
+        leave_out_measured([bridge], settings, older)
+    changed = msgspec.structs.replace(begun, commit=f"{begun.commit}+")
+    with pytest.raises(UsageError, match="not committed"):
+        leave_out_measured([bridge], settings, changed)
 
 
 @pytest.mark.tf_any

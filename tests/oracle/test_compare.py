@@ -99,6 +99,38 @@ def test_a_gradient_that_is_zero_in_theory_may_be_zero() -> None:
     assert status(compare_spread(port, oracle, [oracle * (1 + 1e-15)])) == "zero"
 
 
+def test_in_float32_another_order_of_summation_may_err_more_and_zeros_are_no_sum() -> None:
+    oracle = truth(30, 40)
+
+    def compare_orders(port: np.ndarray, *sums: np.ndarray, dtype: str = "float32") -> Comparison:
+        noise = [
+            (oracle * (1 + 6e-8 * truth(30, 40, seed=n))).astype(np.float32) for n in range(FLOAT32_RUNS)
+        ]
+        spread = msgspec.structs.replace(ORACLE, dtype=dtype)
+        return compare_records(
+            Record(SMALL, PORT32, {"gradient/w": port}),
+            Record(SMALL, ORACLE, {"gradient/w": oracle}),
+            yardstick=[Record(SMALL, ORACLE32, {"gradient/w": run}) for run in noise],
+            spread=[Record(SMALL, spread, {"gradient/w": run}) for run in sums],
+        )
+
+    port = (oracle * (1 + 1e-5 * truth(30, 40, seed=50))).astype(np.float32)
+    in_sequence = (oracle * (1 + 1e-5 * truth(30, 40, seed=60))).astype(np.float32)
+    assert status(compare_orders(port)) == "mismatch"
+    assert compare_orders(port).wants_more_runs
+    assert status(compare_orders(port, in_sequence)) == "match"
+    assert status(compare_orders(oracle.astype(np.float32) * np.float32(1.001), in_sequence)) == "mismatch"
+    # Were it within what the order leaves open, zeros throughout are still no sum of anything.
+    lost, wild = np.zeros((30, 40), np.float32), (0.5 * oracle).astype(np.float32)
+    assert status(compare_orders(wild, wild)) == "match"
+    assert status(compare_orders(lost, wild)) == "zero"
+    # An order that overflows says nothing.
+    assert status(compare_orders(port, np.full_like(port, np.inf), in_sequence)) == "match"
+    assert status(compare_orders(port, np.full_like(port, np.inf))) == "mismatch"
+    with pytest.raises(RecordError, match="the oracle's spread is not in float32"):
+        compare_orders(port, in_sequence.astype(np.float64), dtype="float64")
+
+
 def test_a_case_on_which_every_gradient_is_rounding_judges_nothing() -> None:
     generator = np.random.default_rng(0)
     gradients = {f"gradient/{path}": generator.normal(size=s) for path, s in weight_shapes(SMALL).items()}

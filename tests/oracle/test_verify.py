@@ -190,6 +190,17 @@ class TestModule:
         wrong = verify_record(self.make(tmp_path, dtype=dtype, scale=1.0001), module=self.loss)
         assert [row.name for row in wrong.findings] == ["gradient/dense/w"]
 
+    def test_what_cannot_be_traced_is_held_to_the_runs_there_are(self, tmp_path: Path) -> None:
+        """A mask of values: JAX takes it op by op, and cannot give its sums another order."""
+
+        def loss(params, batch):
+            value, outputs = self.loss(params, batch)
+            return value + 0 * outputs["y"][batch["x"][batch["ids"], 0] < 10].sum(), outputs
+
+        assert verify_record(self.make(tmp_path, dtype="f4"), module=loss).matches
+        wrong = verify_record(self.make(tmp_path, dtype="f4", scale=1.0001), module=loss)
+        assert [row.name for row in wrong.findings] == ["gradient/dense/w"]
+
     @pytest.mark.parametrize("dtype", ["f2", ml_dtypes.bfloat16])
     def test_half_precision_is_held_to_an_assumed_bound(self, tmp_path: Path, dtype) -> None:
         found = verify_record(self.make(tmp_path, dtype=dtype), module=self.loss)

@@ -20,7 +20,7 @@ from oracle.live_port import LivePort, split_outputs
 from oracle.record import Record
 from oracle.run_jax import describe_oracle
 from oracle.steps.leaves import nest_leaves
-from oracle.steps.sequential_sums import sum_in_sequence
+from oracle.steps.sequential_sums import SequenceError, sum_in_sequence
 
 Reference = Callable[[Mirror, Any, Mapping[str, Any]], Any]
 
@@ -61,14 +61,10 @@ def run_oracle_side(
             modes = {"jit": jax.jit(sum_in_sequence(differentiate))}
             try:
                 return tuple(_record(port, run, modes, dtype, number) for number in jitters)
-            except _UntraceableError:
+            except SequenceError:
                 return ()
         modes = {"jit": jax.jit(differentiate), "eager": differentiate}
         return tuple(_record(port, run, modes, dtype, number) for number in jitters)
-
-
-class _UntraceableError(Exception):
-    """A reference that looks at values, where it was to be traced."""
 
 
 def _record(
@@ -83,14 +79,12 @@ def _record(
         try:
             mode = next(iter(modes))
             computed = modes[mode](params, floats)
-        except jax.errors.JAXTypeError as error:
+        except jax.errors.JAXTypeError:
             # A reference that looks at values runs op by op.
-            if "eager" not in modes:
-                raise _UntraceableError from error
             modes.pop("jit", None)
             mode = "eager"
             computed = modes[mode](params, floats)
-    except (OracleError, _UntraceableError):
+    except (OracleError, SequenceError):
         raise
     except Exception as error:
         said = describe_error(error, port.reference)

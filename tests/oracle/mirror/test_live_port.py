@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,34 @@ class TestWithTensorFlow:
         assert [comparison.port.dtype for comparison in comparisons] == ["float64", "float32"]
         assert all(comparison.matches for comparison in comparisons), comparisons
         assert "gradient/model/rnn/cell/kernel" in {row.name for row in comparisons[0].rows}
+
+    def test_a_long_sum_in_float32_is_no_fault(self, tf):
+        """TensorFlow adds the gradient of the bias row after row, and errs far more than XLA does."""
+        generator = np.random.default_rng(0)
+        x, y = generator.normal(size=(2, 131072, 3))
+
+        def build(scale=1.0):
+            dense = tf.keras.layers.Dense(3)
+
+            def loss(batch):
+                # The gradient is scaled, the loss is not.
+                outputs = dense(batch["x"])
+                outputs = scale * outputs + (1 - scale) * tf.stop_gradient(outputs)
+                return tf.reduce_mean(tf.square(outputs - batch["y"]))
+
+            def reference(mirror, params, batch):
+                outputs = mirror.dense.apply(batch["x"], params=params["dense"])
+                return ((outputs - batch["y"]) ** 2).mean()
+
+            return LivePort({"dense": dense}, {"x": x, "y": y}, loss, reference)
+
+        records = record_live(build, dtype="float32")
+        assert records.spread
+        first = replace(records, spread=()).compare()
+        assert "gradient/dense/bias" in {row.name for row in first.findings}
+        assert records.compare().matches, records.compare().findings
+        wrong = compare_live(lambda: build(1.001), dtype="float32")
+        assert not wrong.matches
 
     def test_function_that_is_not_there(self, folder):
         with pytest.raises(UsageError, match="has no function 'biuld'; did you mean 'build'"):
