@@ -339,7 +339,19 @@ def compile_step(
 
     sizes = {} if mesh is None else {"limit_bytes": limit_kept(mesh), "shards": mesh.data}
     step = find_step(spec).differentiate(spec, path=path, **sizes)
-    return jax.jit(sum_in_sequence(step) if sums_in_sequence else step)
+    donated = donated_arguments(jax.default_backend())
+    return jax.jit(sum_in_sequence(step) if sums_in_sequence else step, donate_argnums=donated)
+
+
+def donated_arguments(platform: str) -> tuple[int, ...]:
+    """Which arguments of a step give up their buffers: the weights, to the gradients of their shapes.
+
+    On a CPU none does: JAX may have borrowed the memory from NumPy there, and it is not its to give.
+
+    Args:
+        platform: what JAX computes on, as `jax.default_backend()` has it.
+    """
+    return () if platform == "cpu" else (0,)
 
 
 def find_step(spec: Spec) -> ModuleType:
