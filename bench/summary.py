@@ -135,8 +135,8 @@ def list_profiles(run: Run) -> list[tuple[str, ...]]:
 
 
 def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
-    """A line for each target that is not met where the contestant's time was looked into, or over a sweep."""
-    lines = _explain_exponents(run, targets)
+    """A line for each target that is not met: of a step that was looked into, of a sweep, of a command."""
+    lines = [*_explain_exponents(run, targets), *_explain_commands(run, targets)]
     for target in targets:
         profile = next((each for each in run.profiles if each.case == target.where), None)
         measured = None if profile is None else run.find(target.where, profile.contestant)
@@ -176,6 +176,23 @@ def _explain_exponents(run: Run, targets: Sequence[Target]) -> list[str]:
             f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
             f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
             f"longest. Rematerialised, where the loop keeps less the longer it is, the exponent is {kept}."
+        )
+    return lines
+
+
+def _explain_commands(run: Run, targets: Sequence[Target]) -> list[str]:
+    """A line for each command that takes too long: both times, and how far the rounds' ratios are apart."""
+    lines = []
+    for target in targets:
+        measured = run.of(target.where)
+        if target.state != "not met" or len(measured) != 2 or not target.where.startswith("latency/"):
+            continue
+        ours, other = measured
+        ratios = [a / b for a, b in zip(ours.seconds, other.seconds, strict=False)]
+        lines.append(
+            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
+            f"{show_seconds(median(ours))} and {show_seconds(median(other))}. The rounds' ratios are "
+            f"{show_ratio(min(ratios))} to {show_ratio(max(ratios))}."
         )
     return lines
 

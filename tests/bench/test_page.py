@@ -11,8 +11,9 @@ import pytest
 
 from bench.machine import CPUS, LOAD
 from bench.page import render_page, render_report, write_page
-from bench.results import Profile
-from bench.summary import show_seconds
+from bench.results import CaseFacts, Measurement, Profile
+from bench.summary import explain_unmet, show_seconds
+from bench.targets import check_targets
 from tests.bench.runs import SECONDS, make_run
 
 CASE = "gradient/lstm/32x32x256"
@@ -68,6 +69,23 @@ def test_an_exponent_that_is_too_large_is_explained():
     assert (
         "4,096 is 1.50, 1.05 was asked for: the step takes - times the floor's time at the shortest" in page
     )
+
+
+def test_a_command_that_takes_too_long_is_shown_with_its_spread():
+    run = make_run()
+    case = "latency/verify"
+    measured = (
+        Measurement(case, "oracle verify", (2.0, 2.2, 2.5)),
+        Measurement(case, "import jax, flax.linen", (1.0, 1.0, 1.0)),
+    )
+    run = msgspec.structs.replace(
+        run,
+        cases=(*run.cases, CaseFacts(case, "command", "whole commands")),
+        measurements=(*run.measurements, *measured),
+    )
+    (line,) = [each for each in explain_unmet(run, check_targets(run)) if each.startswith(case)]
+    assert "is 2.20, 2 was asked for: 2.2 s and 1 s" in line
+    assert line.endswith("The rounds' ratios are 2.00 to 2.50.")
 
 
 def test_what_is_met_needs_no_explanation():
