@@ -119,8 +119,8 @@ def sweep_cases() -> list[BenchCase]:
     """One size varied, the others held."""
     cases = []
     for time in (64, 256, 1024, 4096):
-        memory = time == 4096
-        cases.append(_sweep("T", time, "lstm", plain_spec(128), 16, time, memory=memory))
+        told = {"memory": time == 4096, "profile": time in (64, 4096)}
+        cases.append(_sweep("T", time, "lstm", plain_spec(128), 16, time, **told))
     for time in (64, 256, 1024):
         cases.append(_sweep("T", time, "lstm-luong", attention_spec("lstm", "luong", 64), 4, time))
     for batch in (8, 32, 128, 512):
@@ -136,11 +136,8 @@ def sweep_cases() -> list[BenchCase]:
     return cases
 
 
-def _sweep(
-    axis: Axis, value: int, model: str, spec: Spec, batch: int, time: int, *, memory: bool = False
-) -> BenchCase:
-    name = f"sweep-{axis}/{model}/{value}"
-    return BenchCase(name, "gradient", spec, batch, time, axis, value, memory=memory)
+def _sweep(axis: Axis, value: int, model: str, spec: Spec, batch: int, time: int, **told: bool) -> BenchCase:
+    return BenchCase(f"sweep-{axis}/{model}/{value}", "gradient", spec, batch, time, axis, value, **told)
 
 
 def other_cases() -> list[BenchCase]:

@@ -8,7 +8,7 @@ from bench.analysis import find_exponent, find_floor, median, quartiles, ratio, 
 from bench.contestants import CONTESTANTS
 from bench.machine import CPUS, LOAD
 from bench.records import Change
-from bench.results import CaseFacts, Measurement, Run
+from bench.results import CaseFacts, Measurement, Profile, Run
 from bench.targets import Target
 
 BUSY = 0.5
@@ -143,6 +143,9 @@ def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
         floor = find_floor(run, target.where)
         if target.state != "not met" or profile is None or measured is None or floor is None:
             continue
+        if not target.what.startswith("fast path"):
+            # Of the rematerialised one, whose time was not looked into.
+            continue
         assert target.found is not None
         assert target.bound is not None
         # What there is, and what the target asks for, both by the floor.
@@ -172,12 +175,24 @@ def _explain_exponents(run: Run, targets: Sequence[Target]) -> list[str]:
         ends = cases[0].name, cases[-1].name
         ratios = [show_ratio(ratio(run.find(name, "fast"), find_floor(run, name))) for name in ends]
         kept = show_ratio(find_exponent(run, cases, "fast-remat"))
+        profiles = [each for name in ends for each in run.profiles if each.case == name]
+        grown = ""
+        if len(profiles) == len(ends):
+            shortest, longest = (_describe_shares(each) for each in profiles)
+            grown = f" On one CPU its parts are {shortest} of the floor's time, then {longest}."
         lines.append(
             f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
             f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
             f"longest. Rematerialised, where the loop keeps less the longer it is, the exponent is {kept}."
+            f"{grown}"
         )
     return lines
+
+
+def _describe_shares(profile: Profile) -> str:
+    """The parts of a step, each in times of the floor."""
+    alone = profile.step / profile.floor
+    return ", ".join(f"{name} {share * alone:.2f}" for name, share in share_out(profile).items())
 
 
 def _explain_commands(run: Run, targets: Sequence[Target]) -> list[str]:

@@ -69,6 +69,16 @@ def test_an_exponent_that_is_too_large_is_explained():
     assert (
         "4,096 is 1.50, 1.05 was asked for: the step takes - times the floor's time at the shortest" in page
     )
+    assert "On one CPU its parts are" not in page
+    parts = {"products": 0.06, "elements": 0.03, "sums": 0.0, "copies": 0.01, "between": 0.0}
+    looked_into = tuple(
+        Profile(f"sweep-T/lstm/{time}", "fast", step, 0.1, parts) for time, step in ((64, 0.15), (4096, 0.3))
+    )
+    run = msgspec.structs.replace(make_run(), profiles=looked_into)
+    assert (
+        "On one CPU its parts are products 0.90, elements 0.45, sums 0.00, copies 0.15, between 0.00 of the floor's "
+        "time, then products 1.80, elements 0.90"
+    ) in render_page(run, "benchmarks")
 
 
 def test_a_command_that_takes_too_long_is_shown_with_its_spread():
