@@ -6,7 +6,6 @@ or an oracle that is inconsistent.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -77,9 +76,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     keep_programs()
-    # To import JAX makes hundreds of thousands of objects, which live on; the collector need not look for
-    # garbage among them after every 700.
-    gc.set_threshold(100_000, 50, 50)
     sys.exit(run(arguments))
 
 
