@@ -131,9 +131,7 @@ def test_slots_are_listed_by_number(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_empty_path_is_not_the_current_folder(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from oracle.cli import main
+    from oracle.cli import run
 
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
+    assert run(arguments) == 2
     assert "the path is empty" in capsys.readouterr().err
