@@ -135,58 +135,60 @@ def list_profiles(run: Run) -> list[tuple[str, ...]]:
 
 
 def explain_unmet(run: Run, targets: Sequence[Target]) -> list[str]:
-    """A line for each target that is not met: of a step that was looked into, of a sweep, of a command."""
-    lines = [*_explain_exponents(run, targets), *_explain_commands(run, targets)]
-    for target in targets:
-        profile = next((each for each in run.profiles if each.case == target.where), None)
-        measured = None if profile is None else run.find(target.where, profile.contestant)
-        floor = find_floor(run, target.where)
-        if target.state != "not met" or profile is None or measured is None or floor is None:
-            continue
-        if not target.what.startswith("fast path"):
-            # Of the rematerialised one, whose time was not looked into.
-            continue
-        assert target.found is not None
-        assert target.bound is not None
-        # What there is, and what the target asks for, both by the floor.
-        found = median(measured) / median(floor)
-        asked = found * target.bound / target.found
-        shares = share_out(profile)
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        alone = profile.step / profile.floor
-        lines.append(
-            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
-            f"{asked:.2f} times the floor's time, where the step takes {found:.2f}. "
-            f"On one CPU the step takes {alone:.2f} times the floor's, its products alone "
-            f"{shares['products'] * alone:.2f} ({parts}). "
-            f"The second CPU makes the step {profile.step / median(measured):.2f} times as fast, "
-            f"the floor {profile.floor / median(floor):.2f} times."
-        )
-    return lines
+    """A line for each target that is not met: of a sweep, of a command, of a step that was looked into."""
+    explain = (_explain_exponent, _explain_command, _explain_step)
+    unmet = [target for target in targets if target.state == "not met"]
+    return [
+        f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: {line}"
+        for each in explain
+        for target in unmet
+        if (line := each(run, target))
+    ]
 
 
-def _explain_exponents(run: Run, targets: Sequence[Target]) -> list[str]:
-    """A line for each exponent that is too large: what becomes of the floor's, and of what keeps less."""
-    lines = []
-    for target in targets:
-        cases = sweeps(run).get(target.where, [])
-        if target.state != "not met" or not cases:
-            continue
-        ends = cases[0].name, cases[-1].name
-        ratios = [show_ratio(ratio(run.find(name, "fast"), find_floor(run, name))) for name in ends]
-        kept = show_ratio(find_exponent(run, cases, "fast-remat"))
-        profiles = [each for name in ends for each in run.profiles if each.case == name]
-        grown = ""
-        if len(profiles) == len(ends):
-            shortest, longest = (_describe_shares(each) for each in profiles)
-            grown = f" On one CPU its parts are {shortest} of the floor's time, then {longest}."
-        lines.append(
-            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
-            f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
-            f"longest. Rematerialised, where the loop keeps less the longer it is, the exponent is {kept}."
-            f"{grown}"
-        )
-    return lines
+def _explain_step(run: Run, target: Target) -> str:
+    """What the target asks for, by the floor, and where the step's time goes; empty if that is not known."""
+    profiles = (
+        each for each in run.profiles if (each.case, each.contestant) == (target.where, target.contestant)
+    )
+    profile, measured = next(profiles, None), run.find(target.where, target.contestant)
+    floor = find_floor(run, target.where)
+    if profile is None or measured is None or floor is None:
+        return ""
+    assert target.found is not None
+    assert target.bound is not None
+    # What there is, and what the target asks for, both by the floor.
+    found = median(measured) / median(floor)
+    asked = found * target.bound / target.found
+    shares = share_out(profile)
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    alone = profile.step / profile.floor
+    return (
+        f"{asked:.2f} times the floor's time, where the step takes {found:.2f}. "
+        f"On one CPU the step takes {alone:.2f} times the floor's, its products alone "
+        f"{shares['products'] * alone:.2f} ({parts}). "
+        f"The second CPU makes the step {profile.step / median(measured):.2f} times as fast, "
+        f"the floor {profile.floor / median(floor):.2f} times."
+    )
+
+
+def _explain_exponent(run: Run, target: Target) -> str:
+    """What becomes of the floor's, and of what keeps less; empty if the target is of no sweep."""
+    cases = sweeps(run).get(target.where, [])
+    if not cases:
+        return ""
+    ends = cases[0].name, cases[-1].name
+    ratios = [show_ratio(ratio(run.find(name, "fast"), find_floor(run, name))) for name in ends]
+    kept = show_ratio(find_exponent(run, cases, "fast-remat"))
+    profiles = [each for name in ends for each in run.profiles if each.case == name]
+    grown = ""
+    if len(profiles) == len(ends):
+        shortest, longest = (_describe_shares(each) for each in profiles)
+        grown = f" On one CPU its parts are {shortest} of the floor's time, then {longest}."
+    return (
+        f"the step takes {ratios[0]} times the floor's time at the shortest and {ratios[1]} times at the "
+        f"longest. Rematerialised, where the loop keeps less the longer it is, the exponent is {kept}.{grown}"
+    )
 
 
 def _describe_shares(profile: Profile) -> str:
@@ -195,21 +197,18 @@ def _describe_shares(profile: Profile) -> str:
     return ", ".join(f"{name} {share * alone:.2f}" for name, share in share_out(profile).items())
 
 
-def _explain_commands(run: Run, targets: Sequence[Target]) -> list[str]:
-    """A line for each command that takes too long: both times, and how far the rounds' ratios are apart."""
-    lines = []
-    for target in targets:
-        measured = run.of(target.where)
-        if target.state != "not met" or len(measured) != 2 or not target.where.startswith("latency/"):
-            continue
-        ours, other = measured
-        ratios = [a / b for a, b in zip(ours.seconds, other.seconds, strict=False)]
-        lines.append(
-            f"{target.where}: {target.what} is {show_ratio(target.found)}, {target.bound:g} was asked for: "
-            f"{show_seconds(median(ours))} and {show_seconds(median(other))}. The rounds' ratios are "
-            f"{show_ratio(min(ratios))} to {show_ratio(max(ratios))}."
-        )
-    return lines
+def _explain_command(run: Run, target: Target) -> str:
+    """Both times, and how far the rounds' ratios are apart; empty if the target is of no command's time."""
+    ours = run.find(target.where, target.contestant)
+    others = [each for each in run.of(target.where) if each != ours]
+    if ours is None or len(others) != 1 or not target.where.startswith("latency/"):
+        return ""
+    (other,) = others
+    ratios = [a / b for a, b in zip(ours.seconds, other.seconds, strict=False)]
+    return (
+        f"{show_seconds(median(ours))} and {show_seconds(median(other))}. The rounds' ratios are "
+        f"{show_ratio(min(ratios))} to {show_ratio(max(ratios))}."
+    )
 
 
 CHANGE_HEADER = ("case", "contestant", "saved", "now", "ratio", "")

@@ -23,6 +23,7 @@ class Target(msgspec.Struct, frozen=True):
         bound: what it may be at most; None where it is only reported.
         found: what it is; None if this run has not measured it.
         note: what else there is to say.
+        contestant: whose time it is; empty where it is no time of one.
     """
 
     what: str
@@ -30,6 +31,7 @@ class Target(msgspec.Struct, frozen=True):
     bound: float | None
     found: float | None
     note: str = ""
+    contestant: str = ""
 
     @property
     def state(self) -> str:
@@ -71,11 +73,12 @@ def _of_steps(run: Run) -> Iterator[Target]:
             case = f"gradient/{model}/{size}"
             fast, fastest = run.find(case, "fast"), find_fastest(run, case)
             note = "" if fastest is None else f"against {fastest.contestant}"
-            yield Target("fast path / TensorFlow's fastest", case, 0.5, ratio(fast, fastest), note)
+            yield Target("fast path / TensorFlow's fastest", case, 0.5, ratio(fast, fastest), note, "fast")
     for size in sizes:
         case = f"gradient/lstm/{size}"
         fast = run.find(case, "fast")
-        yield Target("fast path / Flax's own", case, 0.7, ratio(fast, run.find(case, "flax")))
+        found = ratio(fast, run.find(case, "flax"))
+        yield Target("fast path / Flax's own", case, 0.7, found, contestant="fast")
     for model in ("lstm", "lstm-luong", "lstm-bahdanau"):
         for size in sizes:
             case = f"gradient/{model}/{size}"
@@ -83,7 +86,8 @@ def _of_steps(run: Run) -> Iterator[Target]:
             bound = None if model != "lstm" else 1.5 if size == LARGE else 2.0
             floor = find_floor(run, case)
             note = "" if floor is None else f"against {floor.contestant}"
-            yield Target("fast path / floor", case, bound, ratio(run.find(case, "fast"), floor), note)
+            found = ratio(run.find(case, "fast"), floor)
+            yield Target("fast path / floor", case, bound, found, note, "fast")
     for model in ("lstm", "lstm-luong", "lstm-bahdanau"):
         for size in sizes:
             case = f"gradient/{model}/{size}"
@@ -107,7 +111,8 @@ def _of_memory(run: Run) -> Iterator[Target]:
     if plain is not None and remat is not None and plain.peak and remat.peak:
         peak = remat.peak / plain.peak
     yield Target("rematerialised / plain, peak memory", case, 0.25, peak)
-    yield Target("rematerialised / plain, step time", case, 1.4, ratio(remat, plain))
+    found = ratio(remat, plain)
+    yield Target("rematerialised / plain, step time", case, 1.4, found, contestant="fast-remat")
 
 
 def _of_commands(run: Run) -> Iterator[Target]:
@@ -116,6 +121,6 @@ def _of_commands(run: Run) -> Iterator[Target]:
         ("latency/compare", "oracle compare", "import tensorflow_addons", 1.3),
     ):
         found = ratio(run.find(case, ours), run.find(case, other))
-        yield Target(f'`{ours}` / `python -c "{other}"`', case, bound, found)
+        yield Target(f'`{ours}` / `python -c "{other}"`', case, bound, found, contestant=ours)
     compiled = None if run.compilations is None else float(run.compilations)
     yield Target("programs that a second `oracle compare` compiles", "latency/compare", 0.0, compiled)

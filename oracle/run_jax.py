@@ -62,7 +62,7 @@ def run_oracle(
         UsageError: if there is no such mode, or no such path, or the batch cannot be spread so.
         CaseError: if another process of the mesh was given another case.
     """
-    if mode is None:
+    if mode is None or sums_in_sequence:
         mode = "jit"
     if mode not in MODES:
         raise UsageError(f"the oracle cannot run in mode {mode!r}; it can in {', '.join(MODES)}")
@@ -70,9 +70,6 @@ def run_oracle(
         raise UsageError(f"the oracle runs over a mesh compiled, not eagerly; leave out {mesh}")
     import_jax()
     with precise_jax():
-        if sums_in_sequence:
-            mode, mesh = "jit", None
-            path = choose_sequential_path(case.spec, case.batch, dtype=dtype, path=path)
         weights, batch = cast_case(case, dtype)
         if jitter:
             weights, batch = jitter_arrays(weights, batch, seed=[case.seed, 3, jitter], dtype=dtype)
@@ -83,8 +80,10 @@ def run_oracle(
             step = find_step(case.spec)
             computed = run_step(step.differentiate(case.spec, path=path), nest_leaves(weights), batch)
             tensors = step.name_tensors(case.spec, computed)
-        flags = describe_path(case.spec, batch, path=path, dtype=dtype, mesh=mesh)
-        flags |= {"sums": "in sequence"} if sums_in_sequence else {}
+        if sums_in_sequence:
+            flags = {"sums": "in sequence"}
+        else:
+            flags = describe_path(case.spec, batch, path=path, dtype=dtype, mesh=mesh)
     return Record(case.spec, _describe_case(case, model=model, mode=mode, dtype=dtype, flags=flags), tensors)
 
 
@@ -107,12 +106,14 @@ def compute_tensors(
         batch: its arrays.
         path: by which path.
         mesh: over which devices the batch is spread; by default none.
-        sums_in_sequence: as of `compile_step`.
+        sums_in_sequence: as of `compile_step`; then the path is chosen for that, and one device computes.
 
     Raises:
         UsageError: if there is no such path, or the batch cannot be spread so.
         CaseError: if another process of the mesh was given other weights or another batch.
     """
+    if sums_in_sequence:
+        path, mesh = _choose_sequential_path(spec, weights, batch, path), None
     compute = compile_step(spec, path, mesh, sums_in_sequence=sums_in_sequence)
     padded = pad_batch(spec, batch) if path == "fast" else batch
     computed = run_step(compute, nest_leaves(weights), padded, mesh=mesh)
@@ -206,14 +207,17 @@ def describe_path(
     return flags | {"rematerialised": find_step(spec).choose_segments(spec, padded, **sizes).describe()}
 
 
-def choose_sequential_path(spec: Spec, batch: Mapping[str, Any], *, dtype: str, path: Path) -> Path:
+def _choose_sequential_path(
+    spec: Spec, weights: Mapping[str, np.ndarray], batch: Mapping[str, np.ndarray], path: Path
+) -> Path:
     """The path to sum in sequence by: the plain one, whose loops add each step's share of a gradient in turn.
 
     It keeps several times what the fast one does, so that where memory could be short it is `path`.
     """
     if path == "plain":
         return path
-    fast = find_step(spec).choose_segments(spec, batch, itemsize=np.dtype(dtype).itemsize)
+    itemsize = next(iter(weights.values())).itemsize
+    fast = find_step(spec).choose_segments(spec, batch, itemsize=itemsize)
     return "plain" if 4 * fast.kept_bytes <= fast.limit_bytes else path
 
 
@@ -335,12 +339,13 @@ def compile_step(
     """
     import jax
 
-    from oracle.steps.sequential_sums import sum_in_sequence
-
     sizes = {} if mesh is None else {"limit_bytes": limit_kept(mesh), "shards": mesh.data}
     step = find_step(spec).differentiate(spec, path=path, **sizes)
-    donated = donated_arguments(jax.default_backend())
-    return jax.jit(sum_in_sequence(step) if sums_in_sequence else step, donate_argnums=donated)
+    if sums_in_sequence:
+        from oracle.steps.sequential_sums import sum_in_sequence
+
+        step = sum_in_sequence(step)
+    return jax.jit(step, donate_argnums=donated_arguments(jax.default_backend()))
 
 
 def donated_arguments(platform: str) -> tuple[int, ...]:

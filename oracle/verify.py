@@ -26,7 +26,6 @@ from oracle.pair import Pair, compare_assumed
 from oracle.rebuild import Rebuilt, carry, check_inputs, rebuild
 from oracle.record import STEPS, Record
 from oracle.run_jax import (
-    choose_sequential_path,
     compute_tensors,
     describe_oracle,
     describe_path,
@@ -181,10 +180,8 @@ def _prepare_model(spec: Spec, path: Path, mesh: DataMesh | None) -> Compute:
     """The oracle's own model of a spec."""
 
     def compute(weights: Arrays, batch: Arrays, sums_in_sequence: bool) -> dict[str, np.ndarray | None]:
-        if not sums_in_sequence:
-            return compute_tensors(spec, weights, batch, path=path, mesh=mesh)
-        sequential = choose_sequential_path(spec, batch, dtype="float32", path=path)
-        return compute_tensors(spec, weights, batch, path=sequential, sums_in_sequence=True)
+        options = {"path": path, "mesh": mesh, "sums_in_sequence": sums_in_sequence}
+        return compute_tensors(spec, weights, batch, **options)
 
     return compute
 

@@ -62,17 +62,10 @@ def prepare(name: str, seed: int) -> Prepared:
 
 
 @functools.cache
-def find_spread(name: str, seed: int) -> tuple[Record, ...]:
-    """The oracle's records of a subject under roundings, in float64."""
+def find_spread(name: str, seed: int, dtype: str) -> tuple[Record, ...]:
+    """The oracle's further records of a subject, as `compare_closely` asks for them."""
     prepared = prepare(name, seed)
-    return tuple(run_more(InProcess(), prepared.case, model=prepared.subject.port, dtype="float64"))
-
-
-@functools.cache
-def _sum_in_sequence(name: str, seed: int) -> tuple[Record, ...]:
-    """The oracle's records of a subject in float32, with sums in sequence."""
-    prepared = prepare(name, seed)
-    return tuple(run_more(InProcess(), prepared.case, model=prepared.subject.port, dtype="float32"))
+    return tuple(run_more(InProcess(), prepared.case, model=prepared.subject.port, dtype=dtype))
 
 
 @functools.cache
@@ -112,7 +105,7 @@ def try_fault(*, fault: str, subject: str, seed: int, baselines: bool = False) -
     start = time.perf_counter()
     seeded, prepared = find_fault(fault), prepare(subject, seed)
     port = run_fault(seeded, prepared)
-    comparison = compare_closely(port, prepared.truth, lambda: find_spread(subject, seed))
+    comparison = compare_closely(port, prepared.truth, lambda: find_spread(subject, seed, "float64"))
     needed = None if comparison.failure or comparison.needed is None else comparison.needed
     result = FaultResult(
         fault=fault,
@@ -193,7 +186,7 @@ def _add_answers(result: FaultResult, explanation: Explanation, located: tuple[s
 
 def _compare_float32(fault: Fault, prepared: Prepared) -> Comparison:
     port = run_fault(fault, prepared, dtype="float32")
-    ask_more = functools.partial(_sum_in_sequence, prepared.name, prepared.seed)
+    ask_more = functools.partial(find_spread, prepared.name, prepared.seed, "float32")
     return compare_closely(port, prepared.truth, ask_more, yardstick=prepared.runs)
 
 
